@@ -1,21 +1,23 @@
-//! Finds out which mount the clone around the current directory borrows its objects from.
+//! Finds out where the repository around the current directory has its objects, if it borrows them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A repository of a mount.
+/// The place of objects that a repository borrows.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct BorrowedRepo {
-    pub(crate) mount_point: PathBuf,
-    /// The name of the repository, as in the mount.
-    pub(crate) name: String,
+pub(crate) enum BorrowedObjects {
+    /// The repository is a clone. They are in the mounted repository at this path.
+    OfMounted(PathBuf),
+    /// The repository is a mounted one, or a copy of it. They are in its own git directory, at this
+    /// path. Listings don't show that path, so a program that copies files leaves it out.
+    Own(PathBuf),
 }
 
-/// Returns the repository that the clone around the current directory borrows from, or `None` if
-/// the current directory isn't in such a clone.
-pub(crate) fn borrowed_here() -> Option<BorrowedRepo> {
+/// Returns where the objects of the repository around the current directory are, or `None` if there
+/// is no repository, or if it borrows nothing from a mount.
+pub(crate) fn borrowed_here() -> Option<BorrowedObjects> {
     // git knows where the file is, also in a work tree of `git worktree`. The command works while
     // all objects are missing.
     let output = Command::new("git")
@@ -24,26 +26,31 @@ pub(crate) fn borrowed_here() -> Option<BorrowedRepo> {
         .stderr(Stdio::null())
         .output()
         .ok()?;
-    let path = output.stdout.strip_suffix(b"\n")?;
-    let alternates = std::fs::read(OsStr::from_bytes(path)).ok()?;
+    let file = Path::new(OsStr::from_bytes(output.stdout.strip_suffix(b"\n")?));
+    let alternates = std::fs::read(file).ok()?;
+    let objects = file.parent()?.parent()?;
     alternates
         .split(|&byte| byte == b'\n')
-        .find_map(borrowed_repo)
+        .find_map(|line| borrowed(line, objects))
 }
 
-/// Parses a path of the form `<mount>/.objects/<name>/objects`.
-fn borrowed_repo(path: &[u8]) -> Option<BorrowedRepo> {
-    const OBJECTS: &[u8] = b"/.objects/";
-    let path = path.strip_suffix(b"/objects")?;
-    let at = path
-        .windows(OBJECTS.len())
-        .rposition(|window| window == OBJECTS)?;
-    let (mount_point, name) = path.split_at(at);
-    let name = std::str::from_utf8(name.get(OBJECTS.len()..)?).ok()?;
-    Some(BorrowedRepo {
-        mount_point: PathBuf::from(OsStr::from_bytes(mount_point)),
-        name: name.to_owned(),
-    })
+/// Parses a line of `alternates` in the directory `objects`. A mounted repository has a relative
+/// path, a clone has `<mount>/<name>/.git/cachewfs/objects`, and a clone of an earlier version has
+/// `<mount>/.objects/<name>/objects`.
+fn borrowed(line: &[u8], objects: &Path) -> Option<BorrowedObjects> {
+    let path = |bytes| Path::new(OsStr::from_bytes(bytes));
+    if line == b"../cachewfs/objects" {
+        return Some(BorrowedObjects::Own(objects.join(path(line))));
+    }
+    if let Some(repository) = line.strip_suffix(b"/.git/cachewfs/objects") {
+        return Some(BorrowedObjects::OfMounted(path(repository).to_owned()));
+    }
+    let directory = path(line.strip_suffix(b"/objects")?);
+    let top = directory
+        .ancestors()
+        .find(|above| above.ends_with(".objects"))?;
+    let name = directory.strip_prefix(top).ok()?;
+    Some(BorrowedObjects::OfMounted(top.parent()?.join(name)))
 }
 
 #[cfg(test)]
@@ -51,14 +58,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alternate_names_the_mount_and_the_repository() {
-        let borrowed = borrowed_repo(b"/a b/mnt/.objects/github.com/git/git/objects");
+    fn an_alternate_names_the_mounted_repository() {
+        let borrowed = |line: &str| borrowed(line.as_bytes(), ".git/objects".as_ref());
+        let mounted = |path: &str| Some(BorrowedObjects::OfMounted(path.into()));
 
-        let expected = BorrowedRepo {
-            mount_point: "/a b/mnt".into(),
-            name: "github.com/git/git".to_owned(),
-        };
-        assert_eq!(borrowed, Some(expected));
-        assert_eq!(borrowed_repo(b"/srv/git/project.git/objects"), None);
+        assert_eq!(
+            borrowed("/a b/mnt/github.com/git/git/.git/cachewfs/objects"),
+            mounted("/a b/mnt/github.com/git/git")
+        );
+        assert_eq!(
+            borrowed("/a b/mnt/.objects/github.com/git/git/objects"),
+            mounted("/a b/mnt/github.com/git/git")
+        );
+        assert_eq!(
+            borrowed("../cachewfs/objects"),
+            Some(BorrowedObjects::Own(
+                ".git/objects/../cachewfs/objects".into()
+            ))
+        );
+        for other in ["/srv/git/project.git/objects", "../other/objects", ""] {
+            assert_eq!(borrowed(other), None, "{other}");
+        }
     }
 }

@@ -18,10 +18,16 @@ pub(crate) enum CliError {
     NoMount,
     /// The current directory is in a clone that borrows from a mount, and that mount is missing.
     #[error(
-        "this clone borrows its objects from {repo} in the cachewfs mount at {mount_point}, which \
-         is not mounted"
+        "this clone borrows the objects of {repository}, a repository in a cachewfs mount that is \
+         not mounted"
     )]
-    CloneWithoutMount { repo: String, mount_point: String },
+    CloneWithoutMount {
+        /// The path of the mounted repository.
+        repository: String,
+    },
+    /// The current directory is in a copy of a mounted repository.
+    #[error("this is a copy of a repository in a cachewfs mount, without its objects")]
+    CopyWithoutObjects,
     /// Several mounts are running, and the command line doesn't choose one.
     #[error("several mounts are running: {mounts}")]
     SeveralMounts { mounts: String },
@@ -162,6 +168,13 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
             Some(
                 "mount it there again: cachewfs mount http://HOST:PORT MOUNTPOINT. Until then git \
                  reports missing objects, and `git fetch` fetches the whole history",
+            ),
+        ),
+        CliError::CopyWithoutObjects => (
+            FAILED,
+            Some(
+                "make a clone instead: cachewfs clone URL. Or write the path of the mounted \
+                 repository and /.git/cachewfs/objects into .git/objects/info/alternates here",
             ),
         ),
         CliError::SeveralMounts { .. } => (USAGE, Some("choose one: --mount MOUNTPOINT")),

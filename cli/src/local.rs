@@ -23,7 +23,7 @@ pub(crate) struct EmbeddedDaemon {
 pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
     let mut config = Config {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        data_dir: std::path::absolute(directory)?,
+        data_dir: std::path::absolute(directory)?.into(),
         ..Config::default()
     };
     for upstream in upstreams {
@@ -49,7 +49,7 @@ pub(crate) async fn start(config: Config) -> Result<EmbeddedDaemon> {
     // The token keeps them out. It is generated for this run, and stays in the memory of this
     // process.
     let token = NewToken::generate().context("the system has no random numbers")?;
-    let running = Daemon::start_with_token(config, &token).await?;
+    let running = Daemon::default().start_with_token(config, &token).await?;
     let token =
         SecretToken::new(token.secret()).context("the token doesn't fit in an HTTP header")?;
     Ok(EmbeddedDaemon { running, token })

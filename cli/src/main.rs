@@ -9,6 +9,7 @@
 mod args;
 mod borrowing;
 mod clone_files;
+mod clone_staging;
 mod commands;
 mod daemonise;
 mod error;

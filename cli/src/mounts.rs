@@ -8,7 +8,7 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use cachewfs_fuse::control::{Client, ConnectError};
 use cachewfs_fuse::{TableEntry, is_dead, mount_table};
 
-use crate::borrowing::borrowed_here;
+use crate::borrowing::{BorrowedObjects, borrowed_here};
 use crate::error::CliError;
 use crate::output;
 use crate::progress::Bar;
@@ -123,6 +123,11 @@ pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
     Ok(points)
 }
 
+/// Returns whether `path` is in a cachewfs mount or in a bind mount of one.
+pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
+    Ok(MountTable::read()?.around(path).is_some())
+}
+
 /// Fails if a bind mount of a cachewfs mount is at `point`.
 pub(crate) fn check_not_bound(point: &Path) -> Result<()> {
     let table = MountTable::read()?;
@@ -148,12 +153,11 @@ impl MountChoice {
         if let Some(mount) = around.and_then(|entry| table.original(entry)) {
             return Ok(mount.mount_point.clone());
         }
-        if let Some(borrowed) = borrowed_here()
-            && table
-                .mounts()
-                .any(|mount| mount.mount_point == borrowed.mount_point)
+        if let Some(BorrowedObjects::OfMounted(repository)) = borrowed_here()
+            && let Some(around) = table.around(&repository)
+            && let Some(mount) = table.original(around)
         {
-            return Ok(borrowed.mount_point);
+            return Ok(mount.mount_point.clone());
         }
         // Otherwise another user's mount would make each command without --mount fail as ambiguous,
         // or would be chosen.

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 
 use anyhow::Result;
 use cachewfs_format::{is_printable, printable};
+pub(crate) use cachewfs_fuse::readable_bytes as bytes;
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -64,34 +65,9 @@ pub(crate) fn cell(text: &str) -> String {
     printable(text, MAX_CELL_LEN).into_owned()
 }
 
-/// Formats a number of bytes for people, in units of 1024: `10.0 MiB`, `335 MiB`.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = usize::from(unit > 0 && value < 100.0);
-    format!("{value:.digits$} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_are_short() {
-        let shown = [0, 1023, 1024, 10_485_760, 335 << 20, 13 << 30].map(bytes);
-
-        assert_eq!(
-            shown,
-            [
-                "0 B", "1023 B", "1.0 KiB", "10.0 MiB", "335 MiB", "13.0 GiB"
-            ]
-        );
-    }
 
     #[test]
     fn json_keeps_its_values_and_has_no_control_characters() {

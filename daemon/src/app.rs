@@ -14,7 +14,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,97 +24,29 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Access, AuthError, NewToken};
-use crate::collection::{CollectionReport, collect_on_demand};
-use crate::config::{Config, ConfigError, LiveConfig};
+use crate::auth::{Access, NewToken};
+use crate::base::{ConfigError, lock_directory, sweep};
+use crate::collect_command::{CollectionReport, collect_on_demand};
+use crate::config::{Config, LiveConfig};
 use crate::http;
-use crate::listener::{self, Listener, Tls, TlsError};
-use crate::mirror::{
-    CredentialError, Credentials, Git, GitVersionError, check_version, kill_orphans,
-};
+use crate::listener::{self, Listener, Tls};
+use crate::mirror::{Credentials, Git, check_version, kill_orphans, write_global_config};
 use crate::open_store::{StoreTasks, check_store, open_store};
-use crate::private::create_private;
+use crate::parts::Parts;
 use crate::publish::Publisher;
 use crate::readiness::Lifecycle;
-use crate::repository::{Registry, mirrors_directory};
+use crate::repository::Registry;
+use crate::start_error::{CheckWarning, StartError};
+use crate::traces::link_by;
 
 /// How long answers in flight may go on after `stop`.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a start waits for the lock of a directory.
-///
-/// The lock may be held for a moment by a daemon that is about to end, or by a process between fork
-/// and exec: it inherits all open files of its parent.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The reason why the daemon can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration can't be used.
-    #[error("the configuration can't be used")]
-    Config(#[from] ConfigError),
-    /// A directory or file below the data directory can't be created, emptied or read.
-    #[error("can't prepare {path}")]
-    Prepare {
-        /// The directory or file.
-        path: PathBuf,
-        /// The error.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Another daemon has locked a directory that only one daemon can use.
-    #[error("another daemon uses {directory}")]
-    InUse {
-        /// The directory.
-        directory: PathBuf,
-    },
-    /// The files in `[auth]` can't be used.
-    #[error("can't load the tokens and the policy of [auth]")]
-    Auth(#[from] AuthError),
-    /// The files in `[tls]` can't be used.
-    #[error("can't load the certificate and the key of [tls]")]
-    Tls(#[from] TlsError),
-    /// The credentials in `[upstream_auth]` can't be used.
-    #[error("can't load the credentials of [upstream_auth]")]
-    Credentials(#[from] CredentialError),
-    /// The installed git can't be used.
-    #[error("can't use the installed git")]
-    Git(#[from] GitVersionError),
-    /// The client for HTTP upstreams can't be created.
-    #[error("can't create the HTTP client for upstreams")]
-    HttpClient(#[source] reqwest::Error),
-    /// The store can't be opened or listed.
-    #[error("can't use the store {place}")]
-    Store {
-        /// The directory, or the bucket and its endpoint.
-        place: String,
-        /// The error.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The address can't be listened on.
-    #[error("can't listen on {address}")]
-    Listen {
-        /// The configured address.
-        address: SocketAddr,
-        /// The error.
-        source: std::io::Error,
-    },
-}
-
-/// A problem that would stop a start by the present user on this machine, but perhaps not where the
-/// daemon runs.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckWarning {
-    /// Credentials for an upstream are missing.
-    #[error(transparent)]
-    Credentials(#[from] CredentialError),
-    /// The directory of the store can't be written, or credentials for the bucket are missing.
-    #[error(transparent)]
-    Store(#[from] StartError),
-}
-
 /// The entry point: starts daemons, checks configurations, collects garbage.
-#[derive(Debug)]
-pub struct Daemon;
+///
+/// The default has no parts: its store is on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Daemon(Parts);
 
 /// A running daemon. It stops when [`Running::shutdown`] is cancelled; dropping this does not stop
 /// it.
@@ -133,16 +65,21 @@ pub struct Running {
 pub struct Reloader(Arc<Registry>);
 
 impl Daemon {
+    /// Returns a daemon that can do what `parts` can.
+    pub fn with_parts(parts: Parts) -> Self {
+        Self(parts)
+    }
+
     /// Checks the configuration and the files that it names: certificates, tokens, policy, the
     /// directory of the store. Returns an error if the daemon couldn't start with it anywhere.
     ///
     /// Missing credentials and permissions are only warnings. The daemon may run as another user or
     /// on another machine, and may get credentials only there (`LoadCredential=` of systemd).
-    pub fn check(config: &Config) -> Result<Vec<CheckWarning>, StartError> {
-        config.check()?;
+    pub fn check(&self, config: &Config) -> Result<Vec<CheckWarning>, StartError> {
+        self.check_values(config)?;
         config.tls.as_ref().map(Tls::open).transpose()?;
-        Access::open(&config.auth, None)?;
-        let mut warnings = check_store(config)?;
+        Access::open(&config.auth, self.0.read_policy, None)?;
+        let mut warnings = check_store(config, &self.0)?;
         match Credentials::open_all(&config.upstream_auth, &config.upstreams) {
             Ok(_) => {}
             Err(error) if error.is_of_configuration() => return Err(error.into()),
@@ -157,21 +94,22 @@ impl Daemon {
     /// Calls `each` with the report of one repository after the other. If `is_dry_run`, it deletes
     /// nothing and reports what it would delete.
     pub async fn collect(
+        &self,
         config: &Config,
         repos: Vec<RepoName>,
         is_dry_run: bool,
         each: impl FnMut(CollectionReport),
     ) -> Result<(), StartError> {
-        config.check()?;
-        collect_on_demand(config, (repos, is_dry_run), each).await
+        self.check_values(config)?;
+        collect_on_demand((config, &self.0), (repos, is_dry_run), each).await
     }
 
     /// Starts the daemon in the current tokio runtime, which must have several threads.
     ///
     /// The daemon serves HTTP while it still looks for mirrors on disk, so that health checks get
     /// answers. When this function returns, it has found all mirrors.
-    pub async fn start(config: Config) -> Result<Running, StartError> {
-        Self::start_with(config, None).await
+    pub async fn start(&self, config: Config) -> Result<Running, StartError> {
+        self.start_with(config, None).await
     }
 
     /// Starts the daemon like [`Daemon::start`], but it answers only requests with `token`, even
@@ -179,24 +117,41 @@ impl Daemon {
     ///
     /// Every user of the machine, and every web page in their browsers, can send requests to a
     /// loopback address.
-    pub async fn start_with_token(config: Config, token: &NewToken) -> Result<Running, StartError> {
-        Self::start_with(config, Some(token)).await
+    pub async fn start_with_token(
+        &self,
+        config: Config,
+        token: &NewToken,
+    ) -> Result<Running, StartError> {
+        self.start_with(config, Some(token)).await
     }
 
-    async fn start_with(config: Config, token: Option<&NewToken>) -> Result<Running, StartError> {
+    /// Returns an error for the first key whose value can't work, or can't work without a part that
+    /// is missing.
+    fn check_values(&self, config: &Config) -> Result<(), ConfigError> {
         config.check()?;
+        self.0.check(config)
+    }
+
+    async fn start_with(
+        &self,
+        config: Config,
+        token: Option<&NewToken>,
+    ) -> Result<Running, StartError> {
+        self.check_values(&config)?;
+        if let Some(links) = &self.0.trace_links {
+            link_by(links);
+        }
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let credentials = Credentials::open_all(&config.upstream_auth, &config.upstreams)?;
-        let access = Access::open(&config.auth, token)?;
+        let access = Access::open(&config.auth, self.0.read_policy, token)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
         // Before any file is touched: preparing the directory kills git processes and empties
         // `tmp`, which must not happen to a running daemon.
-        let lock = lock_directory(&config.data_dir).await?;
+        let lock = lock_directory(config.data_dir.path()).await?;
         let git_config = prepare_directories(&config).await?;
         let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
-        // Boxed, because the AWS SDK's future that looks for credentials is large.
-        let (store, store_tasks) = Box::pin(open_store(&config)).await?;
+        let (store, store_tasks) = open_store(&config, &self.0).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -235,7 +190,7 @@ impl Daemon {
         if let Err(source) = open_existing(&running.registry).await {
             stop.cancel();
             running.stopped().await;
-            let path = mirrors_directory(&config);
+            let path = config.data_dir.mirrors();
             let source = source.into();
             return Err(StartError::Prepare { path, source });
         }
@@ -262,7 +217,9 @@ async fn prepare_directories(config: &Config) -> Result<PathBuf, StartError> {
             source: source.into(),
         }
     };
-    let git_config = write_git_config(config).map_err(prepare(config.data_dir.clone()))?;
+    let data_dir = &config.data_dir;
+    let git_config = write_global_config(&data_dir.git_config(), config.git.config_file.as_deref())
+        .map_err(prepare(data_dir.path().to_owned()))?;
     // First of all: git processes of a killed daemon could still write to mirrors and `tmp`.
     let ended_processes = kill_orphans(&git_config).await;
     if ended_processes > 0 {
@@ -271,9 +228,9 @@ async fn prepare_directories(config: &Config) -> Result<PathBuf, StartError> {
             "Killed {ended_processes} git processes that an earlier daemon left running"
         );
     }
-    let tmp = tmp_directory(config);
+    let tmp = data_dir.tmp();
     sweep(&tmp).map_err(prepare(tmp.clone()))?;
-    let mirrors = mirrors_directory(config);
+    let mirrors = data_dir.mirrors();
     std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
     Ok(git_config)
 }
@@ -379,91 +336,27 @@ async fn kill_after_stop(stop: CancellationToken, kill: CancellationToken, limit
     kill.cancel();
 }
 
-/// Returns the directory of temporary files. Staging is here, so it must be on the filesystem of
-/// the mirrors, for renames.
-pub(crate) fn tmp_directory(config: &Config) -> PathBuf {
-    config.data_dir.join("tmp")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Locks `directory`, and creates it if it is missing. While the returned file is open, no other
-/// daemon works in the directory.
-pub(crate) async fn lock_directory(directory: &Path) -> Result<File, StartError> {
-    let path = directory.join("lock");
-    let open = || {
-        create_private(directory)?;
-        File::create(&path)
-    };
-    let lock = open().map_err(|source| StartError::Prepare {
-        path: path.clone(),
-        source: source.into(),
-    })?;
-    let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
-    while lock.try_lock().is_err() {
-        if tokio::time::Instant::now() > deadline {
-            let directory = directory.to_owned();
-            return Err(StartError::InUse { directory });
+    #[test]
+    fn a_daemon_without_parts_refuses_their_keys() {
+        for (text, key) in [
+            ("[store.s3]\nbucket = 'bucket'", "[store.s3]"),
+            ("[auth]\npolicy = '/policy.rego'", "policy /policy.rego"),
+            (
+                "[tracing]\nendpoint = 'http://collector'",
+                "tracing.endpoint",
+            ),
+        ] {
+            let config: Config = toml::from_str(text).unwrap();
+
+            let error = Daemon::default().check(&config).unwrap_err();
+
+            let error = crate::base::chain(&error);
+            assert!(error.contains(key), "{error}");
+            assert!(error.contains("only cachewfsd"), "{error}");
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(lock)
-}
-
-/// Empties `tmp`, where an earlier run of the daemon may have left files, or creates it.
-pub(crate) fn sweep(tmp: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(tmp) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    std::fs::create_dir_all(tmp)
-}
-
-/// The settings that every git process of the daemon gets.
-///
-/// Versions of git differ in their defaults, and files in the home directory of the daemon's user
-/// must not change a snapshot. So everything that a snapshot depends on is set here:
-///
-/// - `safe.directory`: upstreams on this machine may belong to other users.
-/// - `safe.bareRepository`: programs that git starts find bare repositories by their directory.
-/// - `gc.auto`, `maintenance.auto`: the daemon maintains mirrors itself (`mirror/maintain.rs`).
-const GIT_CONFIG: &str = "\
-[safe]
-\tdirectory = *
-\tbareRepository = all
-[core]
-\tattributesFile = /dev/null
-\texcludesFile = /dev/null
-\thooksPath = /dev/null
-\tfsmonitor = false
-[init]
-\tdefaultBranch = main
-[gc]
-\tauto = 0
-[maintenance]
-\tauto = false
-";
-
-/// A setting that overrides the operator's file. With any other value, git would let other users of
-/// the machine read a mirror.
-const PRIVATE_MIRRORS: &str = "[core]\n\tsharedRepository = umask\n";
-
-/// Writes the file that replaces the user's git configuration, and returns its path. It includes
-/// the operator's file, which may name credential helpers.
-fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
-    let directory = std::path::absolute(config.data_dir.join("config/git"))?;
-    std::fs::create_dir_all(&directory)?;
-    let path = directory.join("config");
-    let mut text = GIT_CONFIG.to_owned();
-    if let Some(file) = &config.git.config_file {
-        let file = std::path::absolute(file)?
-            .to_string_lossy()
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"");
-        text.extend(["[include]\n\tpath = \"", &file, "\"\n"]);
-    }
-    // Of several values of a setting, git takes the last one.
-    text.push_str(PRIVATE_MIRRORS);
-    let mut file = tempfile::NamedTempFile::new_in(&directory)?;
-    std::io::Write::write_all(&mut file, text.as_bytes())?;
-    file.persist(&path)?;
-    Ok(path)
 }

@@ -6,49 +6,48 @@
 //!   └────────────────────► store ◄──┘
 //! ```
 //!
-//! An arrow goes from a folder to one that it calls. The program `cachewfsd` runs [`Daemon::start`]
-//! and handles signals. `cachewfs mount --local` runs the daemon in its own process, with
+//! An arrow goes from a folder to one that it calls; `store` is a crate of its own. The program
+//! `cachewfsd` runs [`Daemon::start`] and handles signals; it brings [`Parts`] that need large
+//! libraries. `cachewfs mount --local` runs the daemon in its own process, without parts, with
 //! [`Daemon::start_with_token`].
 
 mod app;
 mod auth;
-mod background;
-mod clock;
-mod collection;
+mod collect_command;
 mod config;
-mod disk_usage;
-mod error_chain;
 mod http;
 mod listener;
 mod log_output;
-mod map_concurrently;
 mod metrics;
 mod mirror;
-mod mirrors_config;
 mod open_store;
-mod percent;
-mod pkt_line;
-mod private;
+mod parts;
+mod periodic_collection;
 mod publish;
-mod read_now;
 mod readiness;
-mod reloaded;
 mod repository;
 mod restore;
-mod shares;
-mod store;
+mod start_error;
 mod traces;
-mod volume;
 
-pub use app::{CheckWarning, Daemon, Reloader, Running, StartError};
-pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
-pub use collection::CollectionReport;
-pub use config::{
-    Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogFormat, UpstreamConfig,
+pub use cachewfs_base::{ConfigError, DataDir};
+// Every room uses these two crates as its lower floors.
+use cachewfs_base as base;
+use cachewfs_store as store;
+pub use cachewfs_store::{S3Config, StoreConfig};
+
+pub use app::{Daemon, Reloader, Running};
+pub use auth::{
+    Action, AuthConfig, AuthError, Decision, DefaultPolicy, NewToken, Policy, PolicyError,
+    PolicyInput, ReadPolicy, TokensError,
 };
+pub use collect_command::CollectionReport;
+pub use config::{Config, GitHttpConfig, LfsMode, LogFormat};
 pub use listener::{TlsConfig, TlsError};
 pub use log_output::LogOutput;
-pub use mirror::{CredentialError, GitVersionError, UpstreamAuthConfig};
-pub use mirrors_config::MirrorsConfig;
-pub use store::{S3Config, StoreConfig};
-pub use traces::{ExportHeaders, TRACE_TARGET, Traces, TracesError, TracingConfig};
+pub use mirror::{
+    CredentialError, GitConfig, GitVersionError, MirrorsConfig, UpstreamAuthConfig, UpstreamConfig,
+};
+pub use parts::Parts;
+pub use start_error::{CheckWarning, StartError};
+pub use traces::{ExportHeaders, TRACE_TARGET, TraceLinks, TracingConfig};

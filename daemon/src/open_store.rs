@@ -3,22 +3,18 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use cachewfs_store::{BucketOptions, BucketProblem};
 use rustix::fs::Access;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 
-use crate::app::{CheckWarning, StartError, lock_directory, sweep};
-use crate::collection::collect_periodically;
+use crate::base::{ConfigError, create_private, lock_directory, sweep};
 use crate::config::{Config, LiveConfig};
-use crate::error_chain::chain;
-use crate::private::create_private;
-use crate::store::{DiskTier, NoticePeriod, S3Error, S3Tier, Store, TierLimits, Tiers};
-
-/// How long a start waits for the bucket before the daemon goes on without it.
-const PROBE_LIMIT: Duration = Duration::from_secs(5);
+use crate::parts::Parts;
+use crate::periodic_collection::collect_periodically;
+use crate::start_error::{CheckWarning, StartError};
+use crate::store::{DiskTier, NoticePeriod, S3Config, Store, Tier, TierLimits, Tiers};
 
 /// The background tasks of the store. Dropping this ends them, and all requests to the bucket.
 #[derive(Debug)]
@@ -54,17 +50,34 @@ impl StoreTasks {
 
 /// Opens the authoritative tier alone, without local copies, so that a command can work beside a
 /// running daemon. Uses the runtime of the caller.
-pub(crate) async fn open_authoritative_tier(config: &Config) -> Result<Store, StartError> {
+pub(crate) async fn open_authoritative_tier(
+    config: &Config,
+    parts: &Parts,
+) -> Result<Store, StartError> {
     let Some(s3) = &config.store.s3 else {
         return Ok(Store::new(open_directory(config)?.0));
     };
-    let notice = NoticePeriod(config.store.delete_notice);
-    let open = async {
-        let bucket = S3Tier::open(s3, notice, CancellationToken::new()).await?;
-        bucket.probe().await?;
-        Ok(Store::new(bucket).with_notice(notice))
+    let options = BucketOptions {
+        notice: NoticePeriod(config.store.delete_notice),
+        stop: CancellationToken::new(),
+        outlast_outage: None,
     };
-    open.await.map_err(failed(config))
+    let notice = options.notice;
+    let bucket = open_bucket(s3, parts, options).await?;
+    Ok(Store::over(bucket).with_notice(notice))
+}
+
+/// Opens the bucket with the part of the program.
+async fn open_bucket(
+    config: &S3Config,
+    parts: &Parts,
+    options: BucketOptions,
+) -> Result<Arc<dyn Tier>, StartError> {
+    let Some(bucket) = &parts.bucket else {
+        let key = "[store.s3]";
+        return Err(ConfigError::Unsupported { key }.into());
+    };
+    bucket.open(config, options).await.map_err(failed(config))
 }
 
 /// Returns the tier of the store's directory, and its directory for staging.
@@ -79,15 +92,18 @@ fn open_directory(config: &Config) -> Result<(DiskTier, PathBuf), StartError> {
     Ok((disk, tmp))
 }
 
-fn failed(config: &Config) -> impl Fn(S3Error) -> StartError {
+fn failed(config: &S3Config) -> impl Fn(BucketProblem) -> StartError {
     |source| StartError::Store {
-        place: config.store.place(&config.data_dir),
-        source: source.into(),
+        place: config.place(),
+        source,
     }
 }
 
 /// Opens the store in the runtime of the caller.
-pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), StartError> {
+pub(crate) async fn open_store(
+    config: &Config,
+    parts: &Parts,
+) -> Result<(Store, StoreTasks), StartError> {
     let (root, tmp) = config.store.directories(&config.data_dir);
     let mut lock = None;
     if config.store.s3.is_some() {
@@ -111,33 +127,18 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
     let Some(s3) = &config.store.s3 else {
         return Ok((Store::new(disk), store_tasks));
     };
-    let notice = NoticePeriod(config.store.delete_notice);
-    let failed = failed(config);
-    let bucket = S3Tier::open(s3, notice, stop.clone())
-        .await
-        .map_err(&failed)?;
-    let probed = tokio::time::timeout(PROBE_LIMIT, bucket.probe()).await;
-    // A lasting error needs a person, so the start fails. In an outage the daemon serves its local
-    // copies until the bucket answers.
-    match probed.unwrap_or(Err(S3Error::TimedOut)) {
-        Ok(()) => {}
-        Err(error) if error.is_lasting() => return Err(failed(error)),
-        Err(error) => {
-            let (bucket, error) = (s3.place(), chain(&error));
-            warn!(
-                bucket,
-                error, "The bucket can't be used yet: the daemon serves the local copies"
-            );
-        }
-    }
-    if !bucket.is_probed() {
-        tasks.spawn(bucket.clone().probe_until_usable(stop.clone()));
-    }
+    let options = BucketOptions {
+        notice: NoticePeriod(config.store.delete_notice),
+        stop: stop.clone(),
+        outlast_outage: Some(tasks.clone()),
+    };
+    let notice = options.notice;
+    let bucket = open_bucket(s3, parts, options).await?;
     let limits = TierLimits {
         memory: config.store.memory_bytes,
         disk: config.store.disk_bytes,
     };
-    let tiers = Tiers::new(Arc::new(bucket), (disk, tmp), limits).with_notice(notice);
+    let tiers = Tiers::new(bucket, (disk, tmp), limits).with_notice(notice);
     tiers.start(&tasks, &stop);
     Ok((Store::new(tiers).with_notice(notice), store_tasks))
 }
@@ -146,36 +147,30 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
 ///
 /// Fails if no start can succeed on any machine. Returns warnings for problems that may not exist
 /// on the machine, or for the user, that the daemon will run on.
-pub(crate) fn check_store(config: &Config) -> Result<Vec<CheckWarning>, StartError> {
+pub(crate) fn check_store(config: &Config, parts: &Parts) -> Result<Vec<CheckWarning>, StartError> {
     let mut warnings = Vec::new();
     let (root, _) = config.store.directories(&config.data_dir);
-    let failed = |source: std::io::Error| StartError::Store {
+    let unusable = |source: std::io::Error| StartError::Store {
         place: root.display().to_string(),
         source: source.into(),
     };
     match std::fs::metadata(&root) {
         Ok(metadata) if !metadata.is_dir() => {
-            return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+            return Err(unusable(std::io::ErrorKind::NotADirectory.into()));
         }
         Ok(_) => {
             let may_write = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
             if let Err(error) = rustix::fs::access(&root, may_write) {
-                warnings.push(failed(error.into()).into());
+                warnings.push(unusable(error.into()).into());
             }
         }
         // The daemon creates the directory.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => warnings.push(failed(error).into()),
+        Err(error) => warnings.push(unusable(error).into()),
     }
-    if let Some(s3) = &config.store.s3 {
-        let failed = |source: S3Error| StartError::Store {
-            place: s3.place(),
-            source: source.into(),
-        };
-        s3.certificates().map_err(failed)?;
-        if let Err(error) = s3.check_credentials() {
-            warnings.push(failed(error).into());
-        }
+    if let (Some(s3), Some(bucket)) = (&config.store.s3, &parts.bucket) {
+        let problem = bucket.check(s3).map_err(failed(s3))?;
+        warnings.extend(problem.map(failed(s3)).map(Into::into));
     }
     Ok(warnings)
 }

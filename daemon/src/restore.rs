@@ -25,9 +25,8 @@ use cachewfs_format::{
     TocLocation, TocSegment,
 };
 
-use crate::background::in_background;
+use crate::base::{in_background, map_concurrently};
 use crate::config::Config;
-use crate::map_concurrently::map_concurrently;
 use crate::mirror::{
     Git, GitError, MirrorError, Upstream, create_mirror, head_of_upstream, missing_objects,
     move_into_place, update,
@@ -99,7 +98,7 @@ impl Restore<'_> {
             return Ok(false);
         };
         let manifest = self.store.current_manifest(self.repo, &pointer)?;
-        let tmp = crate::app::tmp_directory(self.config);
+        let tmp = self.config.data_dir.tmp();
         let staging = tempfile::Builder::new()
             .prefix("restore-")
             .tempdir_in(&tmp)

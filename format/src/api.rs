@@ -83,13 +83,13 @@ pub struct ErrorBody {
 /// The reason why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetail {
-    /// A stable code for programs, such as one of [`code`].
+    /// A stable code for programs: one of [`code`].
     pub code: String,
     /// A sentence for people, with the next step where there is one.
     pub message: String,
 }
 
-/// The stable codes of errors.
+/// The stable codes of errors: all of them. `docs/http-api.md` says what to do about each.
 pub mod code {
     /// The first snapshot isn't published yet, but is being prepared. The client should retry.
     pub const SNAPSHOT_NOT_READY: &str = "snapshot_not_ready";
@@ -139,6 +139,52 @@ pub mod code {
     pub const UNKNOWN_BASE: &str = "unknown_base";
     /// The body of the request is too large.
     pub const BODY_TOO_LARGE: &str = "body_too_large";
+    /// The body of the request inflates to many times its length.
+    pub const BODY_INFLATES: &str = "body_inflates";
+    /// The body of the request did not arrive in time.
+    pub const BODY_TOO_SLOW: &str = "body_too_slow";
+    /// The body of the request broke off, or can't be decompressed.
+    pub const BAD_BODY: &str = "bad_body";
+    /// The body of the request has a type or an encoding that git doesn't send.
+    pub const UNSUPPORTED_BODY: &str = "unsupported_body";
+    /// The header `Git-Protocol` is malformed.
+    pub const BAD_GIT_PROTOCOL: &str = "bad_git_protocol";
+    /// The query of `info/refs` names no service of git's smart protocol.
+    pub const BAD_SERVICE: &str = "bad_service";
+    /// There is nothing at this URL.
+    pub const NO_SUCH_PATH: &str = "no_such_path";
+    /// The URL doesn't take this method.
+    pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
+    /// A condition or the pin of the request isn't met.
+    pub const PRECONDITION_FAILED: &str = "precondition_failed";
+    /// The daemon knows no such repository.
+    pub const UNKNOWN_REPO: &str = "unknown_repo";
+    /// Upstream is a directory of the daemon's machine, which can't take this request.
+    pub const UPSTREAM_IS_LOCAL: &str = "upstream_is_local";
+    /// The daemon's policy gave no decision.
+    pub const POLICY_FAILED: &str = "policy_failed";
+    /// git failed on a mirror, or a file of the mirror can't be read.
+    pub const MIRROR_FAILED: &str = "mirror_failed";
+    /// Publishing a snapshot failed.
+    pub const PUBLISH_FAILED: &str = "publish_failed";
+    /// The store failed.
+    pub const STORE_FAILED: &str = "store_failed";
+    /// The bucket of the store can't be reached.
+    pub const STORE_UNAVAILABLE: &str = "store_unavailable";
+    /// A temporary file can't be written or read.
+    pub const SPOOL_FAILED: &str = "spool_failed";
+    /// A task of the daemon failed.
+    pub const INTERNAL: &str = "internal";
+    /// A limit on requests, processes or bodies is reached.
+    pub const BUSY: &str = "busy";
+    /// Clients wait for too many repositories that aren't mirrored yet.
+    pub const TOO_MANY_NEW: &str = "too_many_new";
+    /// Other daemons published the repository at the same time.
+    pub const RACED: &str = "raced";
+    /// An operator has just removed the repository.
+    pub const FORGOTTEN: &str = "forgotten";
+    /// The daemon is stopping.
+    pub const STOPPING: &str = "stopping";
 }
 
 /// The response to a refresh.
@@ -290,7 +336,7 @@ pub struct PublishedLfs {
 /// The reason why the daemon can't bring a repository up to date.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureStatus {
-    /// A stable code for programs, such as one of [`code`].
+    /// A stable code for programs: one of [`code`].
     pub code: String,
     /// A sentence for people.
     pub message: String,

@@ -58,8 +58,8 @@ pub use git_index::{GitIndex, GitIndexWriter, IndexEntry, index_part_entries};
 pub use git_path::GitPath;
 pub use inode::{inode_of, work_tree_inode};
 pub use manifest::{
-    ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedLfsObject, PublishedPack,
-    ReusableRun, SegmentRef,
+    ArchiveLayout, Manifest, PublishedFile, PublishedLfsObject, PublishedPack, ReusableRun,
+    SegmentRef,
 };
 pub use object_id::ObjectId;
 pub use path_sequence::PathSequence;
@@ -70,4 +70,4 @@ pub use seek_table::{FrameSize, SeekTable};
 pub use segment::{Chunk, Content, Entry, EntryKind, SegmentTable, SegmentWriter};
 pub use snapshot_id::SnapshotId;
 pub use tar_member::{end_of_archive, member_header, padding_len};
-pub use toc::{ArchiveKind, Role, Toc, TocFile, TocLocation, TocSegment};
+pub use toc::{ArchiveKind, PackKind, Role, SnapshotPart, Toc, TocFile, TocLocation, TocSegment};

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::json::JsonFormat;
 use crate::limits::{MAX_FRAMES, MAX_MANIFEST_LEN};
 use crate::{
-    ArchiveKind, Digest, Error, ObjectId, RepoName, Result, SegmentId, SegmentTable, SnapshotId,
+    ArchiveKind, Digest, Error, ObjectId, PackKind, RepoName, Result, SegmentId, SegmentTable,
+    SnapshotId,
 };
 
 const FORMAT: JsonFormat = JsonFormat {
@@ -192,25 +193,6 @@ impl From<SegmentRef> for (SegmentId, u64) {
     fn from(segment: SegmentRef) -> Self {
         (segment.id, segment.len)
     }
-}
-
-/// The kinds of pack. They group objects that are read together, so that a reader fetches little
-/// else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PackKind {
-    /// The git trees and git blobs of HEAD.
-    Tip,
-    /// All other git trees and git blobs of the newest commits.
-    Recent,
-    /// The objects that were new at a later publish.
-    Increment,
-    /// All commits and tags.
-    Commits,
-    /// All other git trees.
-    Trees,
-    /// All other git blobs.
-    History,
 }
 
 /// A file that is a segment of its own.

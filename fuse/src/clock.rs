@@ -1,4 +1,4 @@
-//! Times in seconds since the epoch, as reports and the cache have them.
+//! The time in seconds since the epoch, as reports and the cache have it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,9 +6,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Returns the current time in seconds since the epoch.
 pub(crate) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// The time of an event in this process, for reports.

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
 
-use crate::clock::Moment;
-use crate::control::protocol::{FailedReadReport, FailureReport};
+use crate::control::protocol::FailedReadReport;
+use crate::lasting_failure::LastingFailure;
 
 /// At most this many files of each repository. Beyond that, the oldest failure is forgotten.
 const MAX_OF_ONE: usize = 16;
@@ -20,16 +20,8 @@ const MAX_OF_ONE: usize = 16;
 pub(crate) struct FailedReads {
     /// Whether there are any. A read that succeeds looks only at this.
     has_any: AtomicBool,
-    repos: Mutex<HashMap<RepoName, Vec<FailedRead>>>,
-}
-
-/// A file whose last read failed.
-#[derive(Debug)]
-struct FailedRead {
-    path: String,
-    reason: String,
-    /// The time of the first of the failures since the last success.
-    since: Moment,
+    /// The paths and failures of each repository, the latest first.
+    repos: Mutex<HashMap<RepoName, Vec<(String, LastingFailure)>>>,
 }
 
 impl FailedReads {
@@ -43,15 +35,11 @@ impl FailedReads {
     pub(crate) fn note(&self, repo: &RepoName, path: &str, reason: String) -> bool {
         let mut repos = self.repos();
         let reads = repos.entry(repo.clone()).or_default();
-        let known = reads.iter().position(|read| read.path == path);
-        let known = known.map(|at| reads.remove(at));
+        let known = reads.iter().position(|(known, _)| known == path);
+        let known = known.map(|at| reads.remove(at).1);
         let is_news = known.as_ref().is_none_or(|known| known.reason != reason);
-        let failed = FailedRead {
-            path: path.to_owned(),
-            reason,
-            since: known.map_or_else(Moment::now, |known| known.since),
-        };
-        reads.insert(0, failed);
+        let failure = LastingFailure::after(known.as_ref(), reason);
+        reads.insert(0, (path.to_owned(), failure));
         reads.truncate(MAX_OF_ONE);
         self.has_any.store(true, Ordering::Release);
         is_news
@@ -61,7 +49,7 @@ impl FailedReads {
     pub(crate) fn clear(&self, repo: &RepoName, path: &str) {
         let mut repos = self.repos();
         if let Some(reads) = repos.get_mut(repo) {
-            reads.retain(|read| read.path != path);
+            reads.retain(|(failed, _)| failed != path);
         }
         repos.retain(|_, reads| !reads.is_empty());
         self.has_any.store(!repos.is_empty(), Ordering::Release);
@@ -73,11 +61,9 @@ impl FailedReads {
         if reads.is_empty() {
             repos.remove(repo);
         } else {
-            let reads = reads.into_iter().map(|read| FailedRead {
-                path: read.path,
-                reason: read.failure.reason,
-                since: Moment::at(read.failure.since),
-            });
+            let reads = reads
+                .into_iter()
+                .map(|read| (read.path, read.failure.into()));
             repos.insert(repo.clone(), reads.collect());
         }
         self.has_any.store(!repos.is_empty(), Ordering::Release);
@@ -87,23 +73,16 @@ impl FailedReads {
     pub(crate) fn of(&self, repo: &RepoName) -> Vec<FailedReadReport> {
         let repos = self.repos();
         let reads = repos.get(repo).into_iter().flatten();
-        reads.map(FailedRead::report).collect()
+        reads
+            .map(|(path, failure)| FailedReadReport {
+                path: path.clone(),
+                failure: failure.report(),
+            })
+            .collect()
     }
 
-    fn repos(&self) -> MutexGuard<'_, HashMap<RepoName, Vec<FailedRead>>> {
+    fn repos(&self) -> MutexGuard<'_, HashMap<RepoName, Vec<(String, LastingFailure)>>> {
         self.repos.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl FailedRead {
-    fn report(&self) -> FailedReadReport {
-        FailedReadReport {
-            path: self.path.clone(),
-            failure: FailureReport {
-                reason: self.reason.clone(),
-                since: self.since.seconds_since_epoch(),
-            },
-        }
     }
 }
 

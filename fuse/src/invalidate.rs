@@ -31,9 +31,9 @@ impl Invalidator {
     pub(crate) fn invalidate(&self, repo: &RepoName, before: &View, now: &View) {
         let repo = repo.as_str();
         let objects = now.objects.changed_paths(&before.objects);
-        self.drop_names(&objects, |path| {
-            tree_directory_ino(repo, Tree::Objects, path)
-        });
+        for tree in Tree::BARE {
+            self.drop_names(&objects, |path| tree_directory_ino(repo, tree, path));
+        }
         if Arc::ptr_eq(&before.generation, &now.generation) {
             return;
         }

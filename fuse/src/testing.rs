@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_format::{
-    ChunkEncoding, Content, Digest, Entry, EntryKind, GitPath, ObjectId, Role, SnapshotId, TocFile,
+    ChunkEncoding, Content, Digest, Entry, EntryKind, GitPath, ObjectId, PackKind, Role,
+    SnapshotId, TocFile,
 };
 use tempfile::TempDir;
 
@@ -152,7 +153,7 @@ pub(crate) fn archive_with_index(
         &format!("{name}.idx"),
         b"index of the pack",
     );
-    builder.file(Role::PackTip, &format!("{name}.pack"), pack);
+    builder.file(Role::Pack(PackKind::Tip), &format!("{name}.pack"), pack);
     let mut header = b"DIRC\0\0\0\x02".to_vec();
     header.extend(u32::try_from(files.len()).unwrap().to_be_bytes());
     builder.file(Role::IndexHeader, "index", &header);

@@ -60,12 +60,12 @@ fn no_reader_ever_sees_an_error_while_upstream_moves() {
     let mounted = mount.repo("local/project");
     let ended = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = [
-        &["log", "-3", "--stat"][..],
-        &["rev-list", "--objects", "--all"],
-        &["status", "--porcelain"],
+        ("local/project", &["log", "-3", "--stat"][..]),
+        ("local/project.git", &["rev-list", "--objects", "--all"]),
+        ("local/project", &["status", "--porcelain"]),
     ]
-    .map(|arguments| {
-        let (mounted, ended) = (mounted.clone(), Arc::clone(&ended));
+    .map(|(name, arguments)| {
+        let (mounted, ended) = (mount.repo(name), Arc::clone(&ended));
         std::thread::spawn(move || {
             let mut runs = 0_u32;
             while !ended.load(Ordering::Relaxed) {

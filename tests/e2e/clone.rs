@@ -1,5 +1,7 @@
 //! `cachewfs clone`: an ordinary clone that borrows its objects from the mount.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use cachewfs_tests::{
@@ -224,8 +226,47 @@ fn a_clone_without_its_mount_says_which_mount_it_needs() {
     let shown = String::from_utf8_lossy(&with_mount.stdout).into_owned();
     assert!(shown.starts_with(&format!("{point} from ")), "{shown}");
     let complaint = String::from_utf8_lossy(&without.stderr).into_owned();
-    let needs =
-        format!("from local/project in the cachewfs mount at {point}, which is not mounted");
+    let needs = format!("of {point}/local/project, a repository in a cachewfs mount that is not");
     assert!(complaint.contains(&needs), "{complaint}");
     assert_eq!(without.status.code(), Some(3));
+}
+
+#[test]
+fn a_copy_of_a_mounted_repository_says_that_it_has_no_objects() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let (mounted, copy) = (mount.repo("local/project"), site.path().join("copy"));
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args([&mounted, &copy])
+        .status();
+    assert!(copied.unwrap().success());
+    let status = |directory| {
+        let mut status = Command::new(binary("cachewfs"));
+        status
+            .arg("status")
+            .current_dir(directory)
+            .output()
+            .unwrap()
+    };
+
+    let in_copy = status(&copy);
+
+    // A copy of the packs would have fetched the whole history.
+    assert!(!copy.join(".git/cachewfs").exists());
+    let complaint = String::from_utf8_lossy(&in_copy.stderr).into_owned();
+    assert!(complaint.contains("without its objects"), "{complaint}");
+    assert_eq!(in_copy.status.code(), Some(1));
+    assert!(status(&mounted).status.success());
+    // The path of the hint.
+    let objects = format!("{}/.git/cachewfs/objects\n", mounted.display());
+    let mut alternates = File::create(copy.join(".git/objects/info/alternates")).unwrap();
+    alternates.write_all(objects.as_bytes()).unwrap();
+    assert!(status(&copy).status.success());
+    assert_eq!(git(&copy, &["status", "--porcelain"]), "");
 }

@@ -8,6 +8,7 @@
 mod addresses;
 mod archives;
 mod bad_input;
+mod bare;
 mod cache;
 mod catch_up;
 mod clone;

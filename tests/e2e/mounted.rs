@@ -1,6 +1,7 @@
 //! git, libgit2 and ordinary programs in a mounted repository.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -233,9 +234,18 @@ fn a_plain_git_clone_copies_no_pack() {
     );
 
     let plain = site.path().join("plain");
-    assert_eq!(packs(&plain.join(".git/objects/pack")), 0);
-    assert_eq!(git(&plain, &["status", "--porcelain"]), "");
-    assert!(try_git(&plain, &["fsck"]).status.success());
+    let alternates = plain.join(".git/objects/info/alternates");
+    let point = mount.point.display();
+    let objects = format!("{point}/local/project/.git/cachewfs/objects\n");
+    assert_eq!(fs::read_to_string(&alternates).unwrap(), objects);
+    // Clones that were made with earlier versions have the other path.
+    for objects in [objects, format!("{point}/.objects/local/project/objects\n")] {
+        let mut file = fs::File::create(&alternates).unwrap();
+        file.write_all(objects.as_bytes()).unwrap();
+        assert_eq!(packs(&plain.join(".git/objects/pack")), 0);
+        assert_eq!(git(&plain, &["status", "--porcelain"]), "");
+        assert!(try_git(&plain, &["fsck"]).status.success());
+    }
 }
 
 /// Returns how many packs there are in `directory`, or 0 if it doesn't exist.

@@ -129,7 +129,7 @@ impl MountProcess {
 
     /// Returns the directory with the packs of a repository.
     pub fn packs(&self, name: &str) -> PathBuf {
-        self.point.join(".objects").join(name).join("objects/pack")
+        self.point.join(format!("{name}.git/objects/pack"))
     }
 
     /// Runs `cachewfs` for this mount, and returns its output. Panics with its standard error if it

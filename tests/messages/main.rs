@@ -12,7 +12,16 @@ use anyhow::Context as _;
 use crate::sources::Sources;
 
 /// The crates with messages. `format` comes first: the others use its constants.
-const CRATES: [&str; 4] = ["format", "daemon", "fuse", "cli"];
+const CRATES: [&str; 8] = [
+    "format",
+    "base",
+    "store",
+    "s3",
+    "daemon",
+    "cachewfsd",
+    "fuse",
+    "cli",
+];
 
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -10,15 +10,14 @@
 //! part of a clone.
 
 use std::io::IsTerminal as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use cachewfs_format::{GitHead, RepoName};
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
-use tempfile::TempDir;
 
 use crate::clone_files::{config, packed_refs};
+use crate::clone_staging::CloneStaging;
 use crate::error::CliError;
 use crate::interrupt::interrupted;
 use crate::mounts::{MountChoice, block_on};
@@ -104,13 +103,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
     let source = resolve(args, repo).await?;
     let parent = target.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(parent)?;
-    // The staging directory is beside the target, so that they are on the same filesystem: only
-    // then is the rename atomic. The umask limits its mode, as for a directory that git creates.
-    let staging = tempfile::Builder::new()
-        .prefix(".cachewfs-clone-")
-        .permissions(std::fs::Permissions::from_mode(0o777))
-        .tempdir_in(parent)
-        .with_context(|| format!("can't create a directory in {}", parent.display()))?;
+    let staging = CloneStaging::create(parent)?;
     let head = set_up(&staging, &source).await?;
     let checked_out = match head {
         _ if args.no_checkout => Ok(()),
@@ -122,11 +115,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
             Ok(())
         }
     };
-    let staged = staging.keep();
-    std::fs::rename(&staged, target).inspect_err(|_| {
-        // Another process has created files at the target since it was checked.
-        std::fs::remove_dir_all(&staged).ok();
-    })?;
+    staging.rename(target)?;
     let directory = target.to_owned();
     let request = ControlRequest::RegisterClone {
         repo: repo.clone(),
@@ -174,7 +163,7 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<CloneSource> {
 }
 
 /// Creates the repository like `git clone --no-checkout`, but without copying any objects.
-async fn set_up(staging: &TempDir, source: &CloneSource) -> Result<HeadState> {
+async fn set_up(staging: &CloneStaging, source: &CloneSource) -> Result<HeadState> {
     let read = |name: &str| {
         let path = source.objects_directory.join(name);
         std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))
@@ -230,7 +219,7 @@ async fn set_up(staging: &TempDir, source: &CloneSource) -> Result<HeadState> {
     Ok(HeadState::Commit)
 }
 
-async fn check_out(staging: &TempDir) -> Result<()> {
+async fn check_out(staging: &CloneStaging) -> Result<()> {
     let progress = if std::io::stderr().is_terminal() {
         "--progress"
     } else {

@@ -7,9 +7,9 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, RepoReport
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use crate::borrowing::borrowed_here;
+use crate::borrowing::{BorrowedObjects, borrowed_here};
 use crate::error::CliError;
-use crate::mounts::{MountChoice, block_on, mount_points};
+use crate::mounts::{MountChoice, block_on, is_mounted};
 use crate::output;
 
 /// Show the state of a mount: its cache, its traffic, and how much of each repository is cached.
@@ -33,7 +33,7 @@ const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.choice.mount.is_none() {
-        check_clone_here()?;
+        check_objects_here()?;
     }
     block_on(async {
         loop {
@@ -54,20 +54,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })
 }
 
-/// Fails if the clone around the current directory borrows from a mount that isn't mounted. git
-/// then speaks only of missing objects, and nothing else tells the user why.
-fn check_clone_here() -> Result<()> {
-    let Some(borrowed) = borrowed_here() else {
-        return Ok(());
-    };
-    if mount_points()?.contains(&borrowed.mount_point) {
-        return Ok(());
+/// Fails if the repository around the current directory borrows objects that aren't there. git then
+/// speaks only of missing objects, and nothing else tells the user why.
+fn check_objects_here() -> Result<()> {
+    match borrowed_here() {
+        Some(BorrowedObjects::OfMounted(repository)) if !is_mounted(&repository)? => {
+            let repository = repository.display().to_string();
+            Err(CliError::CloneWithoutMount { repository }.into())
+        }
+        Some(BorrowedObjects::Own(objects)) if !objects.is_dir() => {
+            Err(CliError::CopyWithoutObjects.into())
+        }
+        _ => Ok(()),
     }
-    Err(CliError::CloneWithoutMount {
-        repo: borrowed.name,
-        mount_point: borrowed.mount_point.display().to_string(),
-    }
-    .into())
 }
 
 fn lines(status: &StatusReport) -> Vec<String> {
@@ -110,6 +109,13 @@ fn lines(status: &StatusReport) -> Vec<String> {
             failure.reason,
         ));
     }
+    if let Some(at) = status.cache_short_at {
+        lines.push(format!(
+            "cache   is too small: {} it evicted bytes that had been used within the minute \
+             before; mount with a larger cache_size",
+            age(at),
+        ));
+    }
     lines.push(String::new());
     if status.repos.is_empty() {
         lines.push("No repository has been opened yet.".to_owned());
@@ -126,7 +132,6 @@ fn lines(status: &StatusReport) -> Vec<String> {
         "FETCHED",
         "REQUESTS",
         "CHECKED",
-        "NOTES",
     ]);
     for repo in &status.repos {
         // Without this, a line break in a cell would start a new line of the table, and another
@@ -134,6 +139,11 @@ fn lines(status: &StatusReport) -> Vec<String> {
         table.add_row(row(repo).iter().map(|text| output::cell(text)));
     }
     lines.extend(table.lines());
+    // Below the table: a note is a sentence, and would make each row too wide for a terminal.
+    for repo in &status.repos {
+        let name = &repo.repo;
+        lines.extend(notes(repo).map(|note| format!("{name}: {note}")));
+    }
     for read in status.repos.iter().flat_map(|repo| &repo.failed_reads) {
         let lasted = duration_since(read.failure.since);
         lines.push(format!(
@@ -159,12 +169,6 @@ fn row(repo: &RepoReport) -> Vec<String> {
         })
         .collect();
     let commit = repo.snapshot.map(|snapshot| snapshot.commit().to_string());
-    let mut notes = Vec::new();
-    if repo.is_pinned {
-        notes.push("pinned".to_owned());
-    }
-    notes.extend(repo.last_error.clone());
-    notes.extend(repo.notice.clone());
     vec![
         repo.repo.to_string(),
         commit.map_or("-".to_owned(), |commit| commit.chars().take(12).collect()),
@@ -174,8 +178,19 @@ fn row(repo: &RepoReport) -> Vec<String> {
         output::bytes(repo.traffic.fetched_bytes),
         repo.traffic.requests.to_string(),
         repo.checked_at.map_or("-".to_owned(), age),
-        notes.join(", "),
     ]
+}
+
+/// Returns the sentences about a repository that have no column in the table.
+fn notes(repo: &RepoReport) -> impl Iterator<Item = String> {
+    let unhydrated = repo.unhydrated.as_ref();
+    let notes = [
+        repo.is_pinned.then(|| "pinned".to_owned()),
+        repo.last_error.clone(),
+        unhydrated.map(|reason| format!("not fetched in the background: {reason}")),
+        repo.notice.clone(),
+    ];
+    notes.into_iter().flatten()
 }
 
 fn percent(part: u64, whole: u64) -> u64 {
@@ -194,4 +209,35 @@ fn duration_since(at: u64) -> String {
         .map_or(0, |since| since.as_secs());
     let passed = Duration::from_secs(now.saturating_sub(at));
     humantime::format_duration(passed).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_have_lines_of_their_own() {
+        let traffic = r#"{"requests":0,"fetched_bytes":0,"demand_bytes":0,"demand_requests":0,
+            "retries":0}"#;
+        let report = format!(
+            r#"{{"version":"1","pid":7,"mount_point":"/mnt","daemons":["http://h"],
+            "cache_dir":"/c","cache_bytes":0,"cache_max_bytes":1048576,"cache_short_at":1,
+            "traffic":{traffic},"repos":[{{"repo":"host/repo","snapshot":null,"is_pinned":true,
+            "archive_bytes":0,"parts":[],"catch_ups":0,"checked_at":null,"clones":[],
+            "last_error":"timed out","unhydrated":"no room",
+            "traffic":{traffic}}}]}}"#
+        );
+        let status: StatusReport = serde_json::from_str(&report).unwrap();
+
+        let lines = lines(&status);
+
+        let short = "ago it evicted bytes that had been used within the minute before";
+        assert!(lines.iter().any(|line| line.contains(short)), "{lines:?}");
+        let notes = [
+            "host/repo: pinned",
+            "host/repo: timed out",
+            "host/repo: not fetched in the background: no room",
+        ];
+        assert!(lines.ends_with(&notes.map(str::to_owned)), "{lines:?}");
+    }
 }

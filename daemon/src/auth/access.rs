@@ -4,18 +4,21 @@
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use axum::http::Method;
 use cachewfs_format::RepoName;
+use http::Method;
 use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::AuthConfig;
-use super::policy::{Action, Decision, Policy, PolicyError, PolicyInput};
+use super::policy::{
+    Action, Decision, DefaultPolicy, Policy, PolicyError, PolicyInput, ReadPolicy,
+};
 use super::presented::PresentedToken;
 use super::token::{NewToken, TokenHash};
 use super::tokens::{Subject, Tokens, TokensError};
-use crate::reloaded::Reloaded;
+use crate::base::Reloaded;
 
 /// At most this many decisions are cached, of some 300 bytes each. A policy sees no clock and
 /// nothing but its input, so a decision holds until the policy changes.
@@ -52,16 +55,18 @@ pub(crate) struct Access {
     decisions: Mutex<Decisions>,
 }
 
+type AnyPolicy = Box<dyn Policy>;
+
 #[derive(Debug)]
 enum PolicySource {
-    BuiltIn(Arc<Policy>),
-    File(Reloaded<Policy>),
+    Default(Arc<AnyPolicy>),
+    File(Reloaded<AnyPolicy>),
 }
 
 /// The cached decisions of one policy.
 #[derive(Debug)]
 struct Decisions {
-    policy: Arc<Policy>,
+    policy: Arc<AnyPolicy>,
     cached: LruCache<PolicyInput, Decision>,
 }
 
@@ -81,10 +86,11 @@ impl Caller {
 }
 
 impl Access {
-    /// Opens the tokens file and the policy that `config` names. With `exclusive_token`, only
-    /// requests with that token are answered.
+    /// Opens the tokens file and the policy that `config` names, which `read_policy` reads. With
+    /// `exclusive_token`, only requests with that token are answered.
     pub(crate) fn open(
         config: &AuthConfig,
+        read_policy: Option<ReadPolicy>,
         exclusive_token: Option<&NewToken>,
     ) -> Result<Self, AuthError> {
         let tokens = config.tokens_file.clone().map(|path| {
@@ -95,11 +101,11 @@ impl Access {
         let unusable = |path| |source| AuthError::Policy { path, source };
         let policy = if let Some(path) = config.policy.clone() {
             let file = path.clone();
-            let policy = Reloaded::open(vec![path.clone()], move || Policy::read(&file));
+            let read = move || read_policy.ok_or(PolicyError::Unsupported)?(&file);
+            let policy = Reloaded::open(vec![path.clone()], read);
             PolicySource::File(policy.map_err(unusable(path))?)
         } else {
-            let policy = Policy::built_in().map_err(unusable("default.rego".into()))?;
-            PolicySource::BuiltIn(Arc::new(policy))
+            PolicySource::Default(Arc::new(Box::new(DefaultPolicy)))
         };
         let decisions = Mutex::new(Decisions {
             policy: policy.current(),
@@ -173,11 +179,8 @@ impl Access {
 
     /// Locks the cached decisions of `policy`. If they are those of an earlier policy, drops them
     /// first.
-    fn decisions(&self, policy: &Arc<Policy>) -> MutexGuard<'_, Decisions> {
-        let mut decisions = self
-            .decisions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn decisions(&self, policy: &Arc<AnyPolicy>) -> MutexGuard<'_, Decisions> {
+        let mut decisions = self.decisions.lock();
         if !Arc::ptr_eq(&decisions.policy, policy) {
             decisions.cached.clear();
             decisions.policy = Arc::clone(policy);
@@ -187,9 +190,9 @@ impl Access {
 }
 
 impl PolicySource {
-    fn current(&self) -> Arc<Policy> {
+    fn current(&self) -> Arc<AnyPolicy> {
         match self {
-            Self::BuiltIn(policy) => Arc::clone(policy),
+            Self::Default(policy) => Arc::clone(policy),
             Self::File(policy) => policy.current(),
         }
     }

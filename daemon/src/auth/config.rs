@@ -13,6 +13,6 @@ pub struct AuthConfig {
     /// `cachewfsd new-token` prints them. Without it, every caller is anonymous.
     pub tokens_file: Option<PathBuf>,
     /// The file with a policy in Rego. Without it, the built-in policy
-    /// `daemon/src/auth/default.rego` decides.
+    /// `packaging/default.rego` decides.
     pub policy: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! Authentication and authorization: tokens identify callers, and a policy in Rego decides what
-//! they may do.
+//! Authentication and authorization: tokens identify callers, and a policy decides what they may
+//! do.
 //!
 //! ```text
 //! request ─► PresentedToken (headers) ─► Tokens ─► Subject ──┐
@@ -19,8 +19,7 @@ mod tokens;
 pub use access::AuthError;
 pub(crate) use access::{Access, Caller};
 pub use config::AuthConfig;
-pub use policy::PolicyError;
-pub(crate) use policy::{Action, Decision};
+pub use policy::{Action, Decision, DefaultPolicy, Policy, PolicyError, PolicyInput, ReadPolicy};
 pub(crate) use presented::PresentedToken;
 pub use token::NewToken;
 pub use tokens::TokensError;

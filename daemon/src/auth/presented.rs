@@ -1,9 +1,9 @@
 //! The token in the headers of a request. The daemon's own tokens are taken out of the headers;
 //! other credentials stay for upstream.
 
-use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderValue, header};
 
 use super::token::PREFIX;
 

@@ -97,8 +97,7 @@ impl NewToken {
     /// Returns the line for the tokens file, or `None` if the name or a group has invalid
     /// characters.
     pub fn line(&self, name: &str, groups: &[String]) -> Option<String> {
-        let is_good = super::tokens::is_name(name)
-            && groups.iter().all(|group| super::tokens::is_name(group));
+        let is_good = is_name(name) && groups.iter().all(|group| is_name(group));
         let hash = self.hash().to_text();
         let groups = groups.join(",");
         is_good.then(|| match &*groups {
@@ -115,4 +114,12 @@ fn to_hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").ok();
         text
     })
+}
+
+/// Returns whether `name` is a valid name for a subject or a group.
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@/".contains(&byte))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::token::TokenHash;
+use super::token::{TokenHash, is_name};
 
 /// The longest tokens file, in bytes. Each request with a token is compared with every line.
 const MAX_FILE_LEN: u64 = 1 << 20;
@@ -85,14 +85,6 @@ fn parse_line(line: &str) -> Option<(TokenHash, Arc<Subject>)> {
     let is_good = is_name(name) && groups.iter().all(|group| is_name(group));
     let name = name.to_owned();
     (is_good && fields.next().is_none()).then(|| (hash, Arc::new(Subject { name, groups })))
-}
-
-/// Returns whether `name` is a valid name for a subject or a group.
-pub(super) fn is_name(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@/".contains(&byte))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cachewfs_format::{RepoName, is_ref_name};
 
-use super::{Config, ConfigError};
+use super::Config;
+use crate::base::ConfigError;
 
 /// The shortest time between two updates of a mirror: with less, the daemon would ask upstream
 /// without a pause.

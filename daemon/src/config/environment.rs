@@ -11,7 +11,8 @@
 
 use std::ffi::OsString;
 
-use super::{Config, ConfigError};
+use super::Config;
+use crate::base::ConfigError;
 use crate::mirror::Login;
 use crate::traces::TracingConfig;
 
@@ -108,7 +109,7 @@ fn spelling_in_variable(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error_chain::chain;
+    use crate::base::chain;
 
     fn config_with(variables: &[(&str, &str)]) -> Result<Config, String> {
         let variables = variables

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, ConfigError};
-use crate::mirror::redact;
+use super::Config;
+use crate::base::{ConfigError, redact};
 
 /// The similarity from which an unknown key counts as a misspelling of a known one: 0 is unlike, 1
 /// is equal.
@@ -134,7 +134,7 @@ fn offset_of(table: &DeTable<'_>, key: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error_chain::chain;
+    use crate::base::chain;
 
     fn explained(text: &str) -> (usize, String) {
         let (line, error) = parse(text).unwrap_err();

@@ -7,16 +7,11 @@
 //! ```
 
 mod check;
-pub(crate) mod duration;
 mod environment;
-mod error;
 mod file;
 mod live;
 mod settings;
 mod show;
-mod upstream;
 
-pub use error::ConfigError;
 pub(crate) use live::LiveConfig;
-pub use settings::{Config, GitConfig, GitHttpConfig, LfsMode, LogFormat};
-pub use upstream::UpstreamConfig;
+pub use settings::{Config, GitHttpConfig, LfsMode, LogFormat};

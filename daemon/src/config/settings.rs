@@ -5,17 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cachewfs_format::RepoName;
 use serde::{Deserialize, Serialize};
 
-use super::{UpstreamConfig, duration};
 use crate::auth::AuthConfig;
+use crate::base::{DataDir, duration};
 use crate::listener::TlsConfig;
-use crate::mirror::UpstreamAuthConfig;
-use crate::mirrors_config::MirrorsConfig;
+use crate::mirror::{GitConfig, MirrorsConfig, UpstreamAuthConfig, UpstreamConfig};
 use crate::store::{Keep, StoreConfig};
 use crate::traces::TracingConfig;
 
@@ -40,7 +38,7 @@ pub struct Config {
     /// The directory with mirrors, published snapshots and temporary files. Default
     /// `/var/lib/cachewfs` for root, otherwise `$XDG_DATA_HOME/cachewfs` or
     /// `~/.local/share/cachewfs`.
-    pub data_dir: PathBuf,
+    pub data_dir: DataDir,
     /// The upstream of each host in the names of repositories: a base URL (`https`, `http` or
     /// `file`), or a table with `url` and `ignore_case`. Requests for other hosts are refused.
     /// Default: github.com and gitlab.com.
@@ -135,46 +133,6 @@ pub enum LfsMode {
     Always,
 }
 
-/// The `[git]` section: limits and settings of the git processes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GitConfig {
-    /// A git configuration file to include, for credential helpers, proxies and certificates. git's
-    /// own configuration files of the machine and of the user are never read. Default none.
-    pub config_file: Option<PathBuf>,
-    /// Time limit of the first clone of a mirror, and of the first update after a clone or a
-    /// restore. Default `1h`.
-    #[serde(with = "duration")]
-    pub clone_timeout: Duration,
-    /// Time limit of every other update. Default `5min`.
-    #[serde(with = "duration")]
-    pub fetch_timeout: Duration,
-    /// Time limit of asking upstream for its refs. Default `1min`.
-    #[serde(with = "duration")]
-    pub ls_remote_timeout: Duration,
-    /// Time limit of each local git command of a publish. Default `2h`.
-    #[serde(with = "duration")]
-    pub pack_timeout: Duration,
-    /// Time limit of fetching one batch of LFS objects, which has at most 1 GiB. Default `1h`.
-    #[serde(with = "duration")]
-    pub lfs_timeout: Duration,
-    /// How many threads git uses to find deltas. Default: the number of cores, but at most `4`.
-    pub pack_threads: usize,
-    /// The memory that each of these threads may use for its window, in git's own units. Default
-    /// `256m`.
-    pub pack_window_memory: String,
-}
-
-impl GitConfig {
-    /// Returns the settings for the first update of a mirror, which may fetch as much as a clone.
-    pub(crate) fn for_first_update(&self) -> Self {
-        Self {
-            fetch_timeout: self.fetch_timeout.max(self.clone_timeout),
-            ..self.clone()
-        }
-    }
-}
-
 impl Config {
     /// Returns the canonical spelling of `repo`: in lower case if its upstream ignores case.
     ///
@@ -208,7 +166,7 @@ impl Default for Config {
             log: LogFormat::Human,
             drain_delay: Duration::ZERO,
             head_timeout: Duration::from_secs(75),
-            data_dir: default_data_dir(),
+            data_dir: DataDir::default(),
             upstreams,
             fetch_interval: Duration::from_mins(1),
             ref_check_interval: Duration::from_secs(10),
@@ -233,22 +191,6 @@ impl Default for Config {
             upstream_auth: BTreeMap::new(),
             tls: None,
             tracing: TracingConfig::default(),
-        }
-    }
-}
-
-impl Default for GitConfig {
-    fn default() -> Self {
-        Self {
-            config_file: None,
-            clone_timeout: Duration::from_hours(1),
-            fetch_timeout: Duration::from_mins(5),
-            ls_remote_timeout: Duration::from_mins(1),
-            pack_timeout: Duration::from_hours(2),
-            lfs_timeout: Duration::from_hours(1),
-            pack_threads: std::thread::available_parallelism()
-                .map_or(1, |cores| cores.get().min(4)),
-            pack_window_memory: "256m".to_owned(),
         }
     }
 }
@@ -303,19 +245,4 @@ impl Default for GitHttpConfig {
             spool_bytes: 1 << 30,
         }
     }
-}
-
-/// Returns the default of `data_dir` for the present user.
-fn default_data_dir() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return "/var/lib/cachewfs".into();
-    }
-    let home = || {
-        std::env::home_dir()
-            .unwrap_or_default()
-            .join(".local/share")
-    };
-    std::env::var_os("XDG_DATA_HOME")
-        .map_or_else(home, PathBuf::from)
-        .join("cachewfs")
 }

@@ -1,7 +1,7 @@
 //! Printing the configuration for people, without secrets.
 
 use super::Config;
-use crate::mirror::redact;
+use crate::base::redact;
 
 impl Config {
     /// Returns all keys as TOML. `***` replaces credentials in URLs.
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::UpstreamConfig;
+    use crate::mirror::UpstreamConfig;
 
     /// Returns the packaged file without the `#` before each key.
     fn uncommented() -> String {
@@ -46,7 +46,10 @@ mod tests {
         documented.check().unwrap();
 
         let defaults = Config::default();
-        assert_eq!(documented.data_dir.to_str(), Some("/var/lib/cachewfs"));
+        assert_eq!(
+            documented.data_dir.path().to_str(),
+            Some("/var/lib/cachewfs")
+        );
         assert!(documented.git.config_file.is_some(), "there is an example");
         assert_eq!(documented.git.pack_threads, 4);
         documented.data_dir.clone_from(&defaults.data_dir);

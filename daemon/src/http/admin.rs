@@ -5,36 +5,28 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::Uri;
+use axum::Json;
 use axum::response::{IntoResponse as _, Response};
-use axum::{Extension, Json};
 use cachewfs_format::RepoName;
-use cachewfs_format::api::{ForgetAnswer, REPOS_PATH};
+use cachewfs_format::api::ForgetAnswer;
 
+use super::answers::refreshed;
+use super::app::App;
 use super::error::ApiError;
-use super::routes::{App, parse_repo, refreshed};
-use crate::config::Config;
+use super::route::{Call, UrlError};
 use crate::repository::Snapshots;
 
-/// Answers `POST /api/v1/repos/{host}/{path}/{action}`.
+/// Answers `POST /api/v1/repos/{repo}/{call}`.
 pub(super) async fn act(
-    State(app): State<Arc<App>>,
-    Extension(names): Extension<Arc<Config>>,
-    uri: Uri,
+    app: Arc<App>,
+    (repo, call): (RepoName, Call),
+    query: Option<&str>,
 ) -> Result<Response, ApiError> {
-    let path = uri.path().strip_prefix(REPOS_PATH).unwrap_or_default();
-    let path = path.trim_start_matches('/');
-    let (repo, action) = path.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
-    if !["publish", "relayout", "forget"].contains(&action) {
-        return Err(ApiError::NoSuchPath);
-    }
-    let repo = parse_repo(repo, &names)?;
     app.registry.check(&repo)?;
-    let published = match action {
-        "publish" => app.registry.open(&repo)?.refresh().await?,
-        "relayout" => app.registry.open(&repo)?.lay_out_anew().await?,
-        _ => return forget(app, repo, uri.query()).await,
+    let published = match call {
+        Call::Publish => app.registry.open(&repo)?.refresh().await?,
+        Call::Relayout => app.registry.open(&repo)?.lay_out_anew().await?,
+        Call::Forget => return forget(app, repo, query).await,
     };
     Ok(refreshed(&app, published))
 }
@@ -43,7 +35,7 @@ async fn forget(app: Arc<App>, repo: RepoName, query: Option<&str>) -> Result<Re
     let snapshots = match query {
         None | Some("" | "store=false") => Snapshots::Kept,
         Some("store=true") => Snapshots::Deleted,
-        Some(_) => return Err(ApiError::NoSuchPath),
+        Some(_) => return Err(UrlError::NoSuchPath.into()),
     };
     let store = snapshots == Snapshots::Deleted;
     if let Some(repository) = app.registry.find(&repo) {

@@ -4,9 +4,9 @@
 //! new buffers, so that their memory stays near [`BUDGET`] with thousands of slow clients.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 /// The longest block. Longer ones are not sent any faster.
 const MAX_LEN: usize = 256 << 10;
@@ -53,7 +53,7 @@ impl BlockPool {
         // Only buffers of the longest length are kept. Under load (`longest` < `MAX_LEN`), a short
         // buffer is allocated instead of one from the pool, which would exceed the budget.
         let is_long = len > MIN_LEN && longest == MAX_LEN;
-        let free = is_long.then(|| self.lock().pop());
+        let free = is_long.then(|| self.free.lock().pop());
         let bytes = free.flatten().unwrap_or_else(|| {
             let len = if is_long { MAX_LEN } else { len };
             vec![0; len].into_boxed_slice()
@@ -63,10 +63,6 @@ impl BlockPool {
             len,
             pool: self,
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Box<[u8]>>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,7 +88,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         self.pool.used.fetch_sub(1, Ordering::Relaxed);
         if self.bytes.len() == MAX_LEN {
-            let mut free = self.pool.lock();
+            let mut free = self.pool.free.lock();
             if free.len() < MAX_FREE {
                 free.push(std::mem::take(&mut self.bytes));
             }
@@ -137,6 +133,6 @@ mod tests {
 
         drop(of_many);
         assert_eq!(pool.take(u64::MAX).as_ref().len(), MAX_LEN);
-        assert_eq!(pool.lock().len(), MAX_FREE);
+        assert_eq!(pool.free.lock().len(), MAX_FREE);
     }
 }

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::blocks::{BLOCKS, Block};
 use super::error::ApiError;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::store::Archive;
 use crate::traces;
 
@@ -60,7 +60,7 @@ impl RangeSource for File {
     }
 
     fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
-        crate::read_now::read_now(self, start, into)
+        crate::base::read_now(self, start, into)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::shares::{Permit, Shares};
+use crate::base::{Permit, Shares};
 
 /// The unit of the budget, in bytes.
 const PIECE_LEN: u64 = 64 << 10;

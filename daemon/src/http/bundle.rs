@@ -9,9 +9,9 @@ use axum::response::{IntoResponse as _, Response};
 use cachewfs_format::{ObjectId, SnapshotId};
 use tokio_util::io::ReaderStream;
 
+use super::app::App;
 use super::error::ApiError;
-use super::routes::App;
-use super::snapshots::ArchiveRequest;
+use super::request::ArchiveRequest;
 use crate::repository::{Bundle, MirrorState};
 
 /// How many bytes of a bundle are read at a time.

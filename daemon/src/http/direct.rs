@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use cachewfs_format::api::{DIRECT_HEADER, DIRECT_RANGE_HEADER};
 
-use super::published::PublishedArchive;
-use super::snapshots::ArchiveRequest;
+use super::catalog::PublishedArchive;
+use super::request::ArchiveRequest;
 
 /// A signed URL expires soon, and is for this client only.
 const NOT_STORED: &str = "private, no-store";

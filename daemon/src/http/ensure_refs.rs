@@ -13,10 +13,9 @@ use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest};
 use cachewfs_format::{ObjectId, RepoName};
 use futures_util::TryStreamExt as _;
 
+use super::app::App;
 use super::body_budget::{BodyBudget, BodyReservation};
-use super::error::ApiError;
-use super::git_protocol::GitHttpError;
-use super::routes::App;
+use super::error::{ApiError, GitHttpError};
 use crate::mirror::RefName;
 use crate::repository::WantedContents;
 

@@ -3,21 +3,19 @@
 
 use std::sync::Arc;
 
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, header};
 use axum::response::Response;
 use cachewfs_format::ArchiveKind;
-use cachewfs_format::api::code;
 use tokio::time::timeout;
 
+use super::app::App;
+use super::archive_answer::answer_current;
+use super::catalog::{PublishedArchive, Revision};
 use super::error::ApiError;
 use super::miss::{MAX_WAIT, wants_stream};
 use super::pin::Pin;
-use super::published::{self, PublishedArchive, Revision};
-use super::routes::App;
-use super::snapshots::{ArchiveRequest, answer_current};
+use super::request::ArchiveRequest;
 use crate::config::LfsMode;
-use crate::mirror::is_disk_full;
-use crate::publish::{LfsError, PublishError};
 use crate::repository::{LfsState, Repository, RepositoryError};
 
 /// Answers with the current LFS archive.
@@ -81,7 +79,9 @@ async fn current(
     app: &Arc<App>,
     request: &ArchiveRequest,
 ) -> Result<Option<PublishedArchive>, ApiError> {
-    published::find(app, &request.repo, (Revision::Current, ArchiveKind::Lfs)).await
+    app.catalog
+        .find(&request.repo, (Revision::Current, ArchiveKind::Lfs))
+        .await
 }
 
 /// Returns an error if the reason why there is no LFS archive is known.
@@ -122,28 +122,4 @@ async fn wait(app: &App, (repository, runs): (&Repository, u64)) -> Result<(), A
         }
     };
     timeout(MAX_WAIT, outcome).await.unwrap_or(Ok(()))
-}
-
-/// Returns the status and code for an error of an LFS archive.
-pub(super) fn status_and_code(error: &LfsError) -> (StatusCode, &'static str) {
-    if is_disk_full(error) {
-        return (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
-    }
-    match error {
-        LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
-            (StatusCode::BAD_GATEWAY, code::LFS_FAILED)
-        }
-        LfsError::Publish(PublishError::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        LfsError::Publish(_) => (StatusCode::INTERNAL_SERVER_ERROR, "publish_failed"),
-    }
-}
-
-/// Returns the next step for the reader of the message.
-pub(super) fn advice(error: &LfsError) -> &'static str {
-    match error {
-        LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
-            "The daemon tries again by itself; git lfs pull in a clone asks upstream directly."
-        }
-        LfsError::Publish(_) => "Look at the daemon's log.",
-    }
 }

@@ -1,32 +1,30 @@
 //! `GET /metrics`: counters and gauges in the text format of Prometheus.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 
-use super::routes::App;
-use crate::metrics::{MetricsPage, names};
+use super::app::App;
+use crate::metrics::{MetricsPage, names, render_bucket};
 use crate::repository::MirrorState;
 
 /// The content type that Prometheus expects.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers `GET /metrics`. Reads no files, so that a scrape is cheap.
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+pub(super) fn metrics(app: &App) -> Response {
     let mut page = MetricsPage::default();
     page.metric(&names::BUILD)
         .push(&[env!("CARGO_PKG_VERSION")], 1);
     page.metric(&names::UPTIME)
         .push(&[], app.began.elapsed().as_secs_f64());
     app.registry.metrics().render(&mut page);
-    git(&app, &mut page);
-    store(&app, &mut page);
-    repositories(&app, &mut page);
-    disk(&app, &mut page);
+    git(app, &mut page);
+    store(app, &mut page);
+    repositories(app, &mut page);
+    disk(app, &mut page);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page.finish()).into_response()
 }
 
@@ -53,8 +51,8 @@ fn store(app: &App, page: &mut MetricsPage) {
     for (tier, reads) in reads.all() {
         samples.push(&[tier], reads.bytes.value());
     }
-    if let Some(requests) = app.store.s3() {
-        requests.render(page);
+    if let Some(requests) = app.store.bucket_metrics() {
+        render_bucket(&requests, page);
     }
 }
 

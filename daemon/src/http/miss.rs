@@ -27,14 +27,15 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::app::App;
+use super::archive_answer::answer_stable;
 use super::body::read_block;
+use super::catalog::PublishedArchive;
 use super::error::ApiError;
 use super::pin::Pin;
-use super::published::{self, PublishedArchive};
 use super::range::{self, RequestedRange};
-use super::routes::App;
-use super::snapshots::{self, ArchiveRequest};
-use crate::error_chain::chain;
+use super::request::ArchiveRequest;
+use crate::base::chain;
 use crate::publish::FedSegments;
 use crate::repository::{MirrorState, Repository, RepositoryError, Status};
 use crate::store::Archive;
@@ -97,7 +98,7 @@ pub(super) async fn miss(
     match timeout(MAX_WAIT, build.end()).await {
         Ok(published) => {
             let published = published?.ok_or_else(|| not_ready(&repo, &status))?;
-            Ok(snapshots::answer_stable(&app, &request, &published))
+            Ok(answer_stable(&app, &request, &published))
         }
         Err(_) => Ok(stream(build)),
     }
@@ -138,17 +139,20 @@ impl Build {
             status = self.repository.status_when(|status| self.has_ended(status)) => status,
             () = self.app.registry.stopping() => return Err(RepositoryError::Stopping.into()),
         };
-        let (app, repo) = (Arc::clone(&self.app), self.repository.name().clone());
+        let (catalog, repo) = (
+            Arc::clone(&self.app.catalog),
+            self.repository.name().clone(),
+        );
         let (kind, first) = (self.kind, status.first_snapshot);
         let find = move || {
             // A slow client may get here when a later snapshot is current. It needs the one whose
             // segments it has received.
             if let Some(first) = first
-                && let Some(published) = published::of_snapshot(&app, &repo, (first, kind))?
+                && let Some(published) = catalog.of_snapshot(&repo, (first, kind))?
             {
                 return Ok(Some(published));
             }
-            published::current(&app, &repo, kind)
+            catalog.current(&repo, kind)
         };
         match (tokio::task::spawn_blocking(find).await??, status.failure) {
             // Only without an archive: another daemon may have published although this run failed.

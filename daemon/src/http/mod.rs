@@ -2,11 +2,15 @@
 //! answers with the result.
 
 mod admin;
+mod answers;
+mod app;
+mod archive_answer;
 mod authorize;
 mod blocks;
 mod body;
 mod body_budget;
 mod bundle;
+mod catalog;
 mod conditional;
 mod direct;
 mod ensure_refs;
@@ -18,9 +22,9 @@ mod metrics;
 mod miss;
 mod observe;
 mod pin;
-mod published;
 mod range;
 mod repos;
+mod request;
 mod route;
 mod routes;
 mod snapshots;

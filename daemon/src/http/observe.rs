@@ -1,6 +1,5 @@
-//! Observes every request: gives it an id, counts it, traces it and logs its end.
+//! Observes every request: gives it an id, parses its URL, counts it, traces it and logs its end.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -12,11 +11,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
+use cachewfs_format::RepoName;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tracing::{Instrument as _, Span, debug, info_span};
 
-use super::route::route;
-use super::routes::App;
+use super::app::App;
+use super::route::ParsedUrl;
+use crate::base::random_number;
 use crate::metrics::ObservedRequest;
 use crate::traces::{self, RequestParts};
 
@@ -26,19 +27,30 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_ID_LEN: usize = 64;
 
 /// Observes a request from its head to the last byte of its answer.
-pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(request.headers());
     let method = request.method().clone();
     // Without the query, which may carry a token.
     let path = request.uri().path();
     let span = info_span!("request", request_id = %id, %method, path);
-    let mut observed = ObservedRequest::begin(app.registry.metrics(), path);
-    let parts = RequestParts {
+    let url = Arc::new(ParsedUrl::of(
+        &method,
+        request.uri(),
+        &app.registry.config(),
+    ));
+    let mut observed = ObservedRequest::begin(app.registry.metrics(), url.endpoint.class());
+    let trace = traces::request_span(&RequestParts {
         method: &method,
         headers: request.headers(),
         id: &id,
-    };
-    let trace = traces::request_span(&parts, || route(path, &app.registry.config()));
+        pattern: url.endpoint.pattern(),
+        repo: url.repo.as_ref().map(RepoName::as_str),
+    });
+    request.extensions_mut().insert(url);
     let answer = next.run(request).instrument(trace.clone());
     let response = answer.instrument(span.clone()).await;
     observed.status(response.status().as_u16());
@@ -75,7 +87,7 @@ fn request_id(headers: &HeaderMap) -> String {
 
 /// Returns an id that is unique among the requests of all daemons, as far as a log needs it.
 fn new_id() -> String {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("process"));
+    static PROCESS: LazyLock<u64> = LazyLock::new(random_number);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{:08x}-{count}", *PROCESS >> 32)

@@ -1,25 +1,20 @@
 //! The repositories that the daemon knows, as JSON.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::Uri;
-use axum::{Extension, Json};
+use axum::Json;
 use cachewfs_format::api::{
-    FailureStatus, JobStatus, LfsStatus, PublishedLfs, PublishedStatus, REPOS_PATH, RefsStatus,
-    RepoDetail, RepoList, RepoStatus, SnapshotStatus, code,
+    FailureStatus, JobStatus, LfsStatus, PublishedLfs, PublishedStatus, RefsStatus, RepoDetail,
+    RepoList, RepoStatus, SnapshotStatus, code,
 };
 use cachewfs_format::{ArchiveKind, Pointer, RepoName};
 
+use super::app::App;
 use super::authorize::may_read;
-use super::error::{ApiError, repository_code};
-use super::lfs;
-use super::routes::{App, parse_repo};
+use super::error::{ApiError, lfs_status, repository_code};
 use super::status::SnapshotReport;
 use crate::auth::Caller;
-use crate::config::Config;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::repository::{CurrentJob, MirrorState, Repository, RunFailure, Status};
 use crate::store::StoreError;
 
@@ -27,13 +22,10 @@ use crate::store::StoreError;
 const MAX_REFS: usize = 1000;
 
 /// Answers `GET /api/v1/repos`.
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<RepoList>, ApiError> {
+pub(super) async fn list(app: Arc<App>, caller: Caller) -> Result<Json<RepoList>, ApiError> {
     let hosts = app.registry.hosts();
     let read = move || {
-        let mut repositories = all(&app)?;
+        let mut repositories = app.repositories()?;
         repositories.retain(|repo, _| may_read(&app, &caller, repo));
         let (names, mirrored): (Vec<_>, Vec<_>) = repositories.into_iter().unzip();
         let pointers = app.store.recent_pointers(&names);
@@ -54,27 +46,9 @@ pub(super) async fn list(
     Ok(Json(RepoList { repos, hosts }))
 }
 
-/// Returns all repositories of which this daemon has a mirror, and those that are in the store
-/// without one: another daemon publishes them, or this one did before its mirror was removed.
-/// Blocks.
-pub(super) fn all(app: &App) -> Result<BTreeMap<RepoName, Option<Arc<Repository>>>, StoreError> {
-    let mut all: BTreeMap<_, _> = app
-        .registry
-        .all()
-        .into_iter()
-        .map(|repository| (repository.name().clone(), Some(repository)))
-        .collect();
-    for repo in app.store.repositories()? {
-        if app.registry.check(&repo).is_ok() {
-            all.entry(repo).or_insert(None);
-        }
-    }
-    Ok(all)
-}
-
 /// Turns an error of the bucket into `None`. If the bucket is unreachable or refuses the daemon, a
 /// list still shows everything that is known locally.
-pub(super) fn unless_away(
+fn unless_away(
     pointer: Result<Option<Pointer>, StoreError>,
 ) -> Result<Option<Pointer>, StoreError> {
     match pointer {
@@ -83,18 +57,8 @@ pub(super) fn unless_away(
     }
 }
 
-/// Answers `GET /api/v1/repos/{host}/{path}`.
-pub(super) async fn one(
-    State(app): State<Arc<App>>,
-    Extension(names): Extension<Arc<Config>>,
-    uri: Uri,
-) -> Result<Json<RepoDetail>, ApiError> {
-    let name = uri
-        .path()
-        .strip_prefix(REPOS_PATH)
-        .unwrap_or_default()
-        .trim_start_matches('/');
-    let repo = parse_repo(name, &names)?;
+/// Answers `GET /api/v1/repos/{repo}`.
+pub(super) async fn one(app: Arc<App>, repo: RepoName) -> Result<Json<RepoDetail>, ApiError> {
     app.registry.check(&repo)?;
     let repository = app.registry.find(&repo);
     let status = repository.as_ref().map(|repository| repository.status());
@@ -203,7 +167,7 @@ fn describe_lfs(app: &App, repo: &RepoName, pointer: Option<Pointer>) -> Option<
         })
     });
     let failure = state.failure.as_ref().map(|failure| FailureStatus {
-        code: lfs::status_and_code(&failure.error).1.to_owned(),
+        code: lfs_status(&failure.error).1.to_owned(),
         message: chain(&*failure.error),
         since: failure.since,
         tries: failure.tries,

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::Tls;
 use super::connection::Connection;
-use crate::shares::{Permit, Shares};
+use crate::base::{Permit, Shares};
 
 /// How long the listener waits after the system had no resources for a connection.
 const RETRY_DELAY: Duration = Duration::from_millis(100);

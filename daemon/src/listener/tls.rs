@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{self, ServerConfig};
 use tracing::debug;
 
 use super::connection::Connection;
-use crate::reloaded::Reloaded;
+use crate::base::Reloaded;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

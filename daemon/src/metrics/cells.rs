@@ -1,21 +1,7 @@
-//! Counters, gauges and histograms. They are atomics, so that counting takes no lock and no memory.
+//! Gauges and histograms. They are atomics, so that counting takes no lock and no memory.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// A number of things that exist now.
 #[derive(Debug, Default)]

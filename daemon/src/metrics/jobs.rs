@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use cachewfs_base::Counter;
 use cachewfs_format::RepoName;
 use tracing::Span;
 
-use super::cells::{Counter, Gauge, Histogram};
+use super::cells::{Gauge, Histogram};
 use super::text::MetricsPage;
 use super::{Metrics, names};
 use crate::traces::{self, Cause};

@@ -1,63 +1,14 @@
-//! Metrics of leases on publishes.
+//! Prints the metrics of leases on publishes, which the store counts.
 
-use super::cells::Counter;
+use cachewfs_store::{LeaseEvent, LeaseMetrics};
+
 use super::names;
 use super::text::MetricsPage;
 
-/// An event in the life of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LeaseEvent {
-    /// This daemon acquired the lease.
-    Acquired,
-    /// This daemon waited, because another daemon held the lease.
-    Waited,
-    /// This daemon acquired an expired lease that its holder hadn't released.
-    TakenOver,
-    /// Another daemon acquired the lease while this daemon still published.
-    Lost,
-    /// The lease couldn't be read or written, and the publish went on without a lease.
-    Failed,
-}
-
-impl LeaseEvent {
-    const ALL: [Self; 5] = [
-        Self::Acquired,
-        Self::Waited,
-        Self::TakenOver,
-        Self::Lost,
-        Self::Failed,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Acquired => "acquired",
-            Self::Waited => "waited",
-            Self::TakenOver => "taken_over",
-            Self::Lost => "lost",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// The number of each event, for all leases together.
-#[derive(Debug, Default)]
-pub(crate) struct LeaseMetrics([Counter; LeaseEvent::ALL.len()]);
-
-impl LeaseMetrics {
-    pub(crate) fn note(&self, event: LeaseEvent) {
-        // The array has one element for each event, in the order of the enum.
-        self.0[event as usize].add(1);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn count(&self, event: LeaseEvent) -> u64 {
-        self.0[event as usize].value()
-    }
-
-    pub(super) fn render(&self, page: &mut MetricsPage) {
-        let mut samples = page.metric(&names::LEASES);
-        for (event, counter) in LeaseEvent::ALL.into_iter().zip(&self.0) {
-            samples.push(&[event.as_str()], counter.value());
-        }
+/// Prints the number of each event.
+pub(super) fn render_leases(leases: &LeaseMetrics, page: &mut MetricsPage) {
+    let mut samples = page.metric(&names::LEASES);
+    for event in LeaseEvent::ALL {
+        samples.push(&[event.as_str()], leases.count(event));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! names     every metric, with unit and meaning; docs/operations/metrics.md has the same
-//! cells     counters, gauges and histograms
+//! cells     gauges and histograms
 //! text      Prometheus' text format
 //! requests  jobs  publishes  leases  s3    the metrics of each area
 //! ```
@@ -23,12 +23,13 @@ mod requests;
 mod s3;
 mod text;
 
-pub(crate) use cells::Counter;
+use std::sync::Arc;
+
+use cachewfs_store::LeaseMetrics;
 pub(crate) use jobs::{FailureKind, JobClass, JobEnd, JobMetrics, RunningJob, WaitingJob};
-pub(crate) use leases::{LeaseEvent, LeaseMetrics};
 pub(crate) use publishes::{Phase, PhaseTimer, PublishMetrics};
-pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics};
-pub(crate) use s3::{S3Metrics, S3Operation, S3Outcome};
+pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics, RouteClass};
+pub(crate) use s3::render_bucket;
 pub(crate) use text::MetricsPage;
 
 /// The metrics that are counted as events happen. Values that a scrape can read from elsewhere,
@@ -38,7 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) requests: RequestMetrics,
     pub(crate) jobs: JobMetrics,
     pub(crate) publishes: PublishMetrics,
-    pub(crate) leases: LeaseMetrics,
+    pub(crate) leases: Arc<LeaseMetrics>,
 }
 
 impl Metrics {
@@ -46,6 +47,6 @@ impl Metrics {
         self.requests.render(page);
         self.jobs.render(page);
         self.publishes.render(page);
-        self.leases.render(page);
+        leases::render_leases(&self.leases, page);
     }
 }

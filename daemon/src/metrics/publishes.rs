@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use cachewfs_base::Counter;
 use tracing::span::EnteredSpan;
 
-use super::cells::{Counter, Histogram};
+use super::cells::Histogram;
 use super::names;
 use super::text::MetricsPage;
 use crate::traces::step_span;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cells::{Counter, Gauge, Histogram};
+use cachewfs_base::Counter;
+
+use super::cells::{Gauge, Histogram};
 use super::text::MetricsPage;
 use super::{Metrics, names};
 
@@ -38,7 +40,7 @@ impl RouteClass {
         Self::Other,
     ];
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Archive => "archive",
             Self::Snapshot => "snapshot",
@@ -47,26 +49,6 @@ impl RouteClass {
             Self::Api => "api",
             Self::Operations => "operations",
             Self::Other => "other",
-        }
-    }
-
-    /// Returns the class of a URL's path.
-    pub(crate) fn of(path: &str) -> Self {
-        if path.starts_with("/git/") {
-            let (before, last) = path.rsplit_once('/').unwrap_or_default();
-            return match last {
-                "snapshot.bundle" | "ensure-refs" | "refresh" => Self::Snapshot,
-                "git-upload-pack" => Self::Git,
-                "refs" if before.ends_with("/info") => Self::Git,
-                last if last.ends_with(".tar.zst") => Self::Archive,
-                _ => Self::Passed,
-            };
-        }
-        match path {
-            "/" | "/healthz" | "/readyz" | "/metrics" => Self::Operations,
-            path if path.starts_with("/status/") => Self::Operations,
-            path if path.starts_with("/api/") => Self::Api,
-            _ => Self::Other,
         }
     }
 }
@@ -170,8 +152,7 @@ pub(crate) struct ObservedRequest {
 }
 
 impl ObservedRequest {
-    pub(crate) fn begin(metrics: Arc<Metrics>, path: &str) -> Self {
-        let class = RouteClass::of(path);
+    pub(crate) fn begin(metrics: Arc<Metrics>, class: RouteClass) -> Self {
         metrics.requests.of(class).under_way.up();
         Self {
             metrics,
@@ -239,27 +220,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_path_has_a_class() {
-        for (path, class) in [
-            ("/git/h.org/a/snapshot.tar.zst", "archive"),
-            ("/git/h.org/a/mirror/1a.tar.zst", "archive"),
-            ("/git/h.org/a/snapshot.bundle", "snapshot"),
-            ("/git/h.org/a/refresh", "snapshot"),
-            ("/git/h.org/a.git/info/refs", "git"),
-            ("/git/h.org/a/git-upload-pack", "git"),
-            ("/git/h.org/a/git-receive-pack", "passed"),
-            ("/git/h.org/a/info/lfs/objects/batch", "passed"),
-            ("/api/v1/repos", "api"),
-            ("/", "operations"),
-            ("/metrics", "operations"),
-            ("/favicon.ico", "other"),
-            ("", "other"),
-        ] {
-            assert_eq!(RouteClass::of(path).as_str(), class, "{path}");
-        }
-    }
-
-    #[test]
     fn statuses_are_sorted_for_the_binary_search() {
         assert!(STATUSES.is_sorted());
     }
@@ -268,10 +228,13 @@ mod tests {
     fn an_answer_that_is_dropped_is_broken() {
         let metrics = Arc::new(Metrics::default());
 
-        let mut whole = ObservedRequest::begin(Arc::clone(&metrics), "/metrics");
+        let mut whole = ObservedRequest::begin(Arc::clone(&metrics), RouteClass::Operations);
         whole.finish();
         drop(whole);
-        drop(ObservedRequest::begin(Arc::clone(&metrics), "/metrics"));
+        drop(ObservedRequest::begin(
+            Arc::clone(&metrics),
+            RouteClass::Operations,
+        ));
 
         let cells = metrics.requests.of(RouteClass::Operations);
         assert_eq!((cells.broken.value(), cells.under_way.value()), (1, 0));

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::upstream::GitSecrets;
-use super::{Git, GitError, MirrorError, Upstream};
-use crate::config::GitConfig;
+use super::git_secrets::GitSecrets;
+use super::{Git, GitConfig, GitError, MirrorError, Upstream};
 
 /// Asks upstream for HEAD and the refs that match `patterns`. Returns the output of
 /// `git ls-remote --symref`.

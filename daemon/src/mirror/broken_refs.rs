@@ -6,9 +6,10 @@ use std::path::Path;
 
 use cachewfs_format::{ObjectId, is_ref_name};
 
+use super::head::{DETACHED_HEAD, UNBORN_BRANCH};
 use super::query::{HIDDEN_NAMESPACE, missing_objects, shown_name};
 use super::refs::RefFiles;
-use super::update::{DETACHED_HEAD, UNBORN_BRANCH, set_branch};
+use super::update::set_branch;
 use super::{Git, MirrorError};
 
 /// At most this many broken refs are dropped. If more are broken, the mirror has lost objects

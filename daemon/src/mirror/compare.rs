@@ -6,10 +6,11 @@ use std::path::Path;
 
 use cachewfs_format::is_ref_name;
 
+use super::head::{DETACHED_HEAD, Head};
 use super::listing::Listing;
-use super::query::{HIDDEN_NAMESPACE, head_commit};
+use super::namespaces::is_mirrored;
+use super::query::head_commit;
 use super::refs::{Ref, RefFiles};
-use super::update::{DETACHED_HEAD, Head, mirrored_namespaces};
 use super::{Git, MirrorError};
 
 /// Returns whether the branches, tags, `namespaces` and HEAD of `mirror` equal those in `listing`.
@@ -46,13 +47,6 @@ pub(super) fn differing_refs(
     // git neither fetches nor lists a ref with an invalid name. It would differ for ever.
     differing.retain(|name| is_ref_name(name) || name == b"HEAD");
     Ok(differing)
-}
-
-/// Returns whether the ref `name` is mirrored.
-pub(super) fn is_mirrored(name: &[u8], namespaces: &[String]) -> bool {
-    let mut namespaces = mirrored_namespaces(namespaces);
-    namespaces.any(|namespace| name.starts_with(namespace.as_bytes()))
-        && !name.starts_with(HIDDEN_NAMESPACE.as_bytes())
 }
 
 /// Returns the names of refs that are only in `left` or only in `right`, or that name different

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use crate::volume::Volume;
+use crate::base::Volume;
 
 /// A disk counts as full if it has less free space than this, in bytes.
 const NO_ROOM: u64 = 64 << 20;

@@ -16,10 +16,11 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::disk_full::is_disk_full;
+use super::git_secrets::GitSecrets;
 use super::memory::{MemoryWatch, default_limit};
 use super::process::{MAX_OUTPUT_LEN, ProcessGroup, communicate};
-use super::upstream::GitSecrets;
-use super::{GitError, GitReader, GitStream, redact};
+use super::{GitError, GitReader, GitStream};
+use crate::base::redact;
 use crate::traces;
 
 /// Prefixes of the environment variables of git that an operator may set: they say how to reach an

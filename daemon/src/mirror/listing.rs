@@ -12,12 +12,10 @@ use cachewfs_format::ObjectId;
 use tracing::Instrument as _;
 
 use super::ask::ls_remote;
-use super::compare::is_mirrored;
+use super::head::Head;
+use super::namespaces::{is_mirrored, mirrored_namespaces};
 use super::refs::Ref;
-use super::update::{Head, mirrored_namespaces};
-use super::{Git, MirrorError, Upstream};
-use crate::config::GitConfig;
-use crate::pkt_line;
+use super::{Git, GitConfig, MirrorError, Upstream, pkt_line};
 use crate::traces;
 
 /// At most this many bytes of a response are read. If a listing is longer, git lists the refs.

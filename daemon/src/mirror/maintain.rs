@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::{Git, GitCommand, GitError, MirrorError};
-use crate::MirrorsConfig;
-use crate::config::GitConfig;
-use crate::error_chain::chain;
+use super::{Git, GitCommand, GitConfig, GitError, MirrorError, MirrorsConfig};
+use crate::base::chain;
 
 /// With this many times `repack_packs` packs, a mirror is repacked before `repack_interval` is
 /// over.

@@ -3,12 +3,12 @@
 //! A redirected request carries the daemon's credentials, and the response goes to clients. So a
 //! redirect must lead neither to another server nor to a path that clients couldn't ask for.
 
-use axum::http::{HeaderMap, StatusCode, header};
 use cachewfs_format::RepoName;
+use http::{HeaderMap, StatusCode, header};
 use reqwest::Url;
 
 use super::Upstream;
-use crate::percent::decode_percent;
+use crate::base::decode_percent;
 
 /// At most this many redirects of one request are followed.
 pub(crate) const MAX_REDIRECTS: usize = 3;
@@ -101,7 +101,7 @@ mod tests {
     fn base(ignore_case: bool) -> UpstreamBase {
         let repo = RepoName::parse("example.com/org/repo").unwrap();
         let url = "https://git.example.com/base".to_owned();
-        let config = crate::config::UpstreamConfig::from(url).with_ignore_case(ignore_case);
+        let config = crate::mirror::UpstreamConfig::from(url).with_ignore_case(ignore_case);
         let upstreams = [("example.com".to_owned(), config)].into();
         let upstream = Upstream::of(&repo, &upstreams, &reqwest::Client::new());
         UpstreamBase::of(&upstream.unwrap()).unwrap()

@@ -3,8 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{Git, GitError, GitStream};
-use crate::config::GitConfig;
+use super::{Git, GitConfig, GitError, GitStream};
 
 /// Settings that override the repository's own configuration, because an upstream that is a
 /// directory may be served directly.

@@ -5,8 +5,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStderr, ChildStdout};
 use tracing::Span;
 
+use super::GitError;
 use super::process::{MAX_STDERR_LEN, ProcessGroup};
-use super::{GitError, redact};
+use crate::base::redact;
 use crate::traces;
 
 /// At most this many bytes are read at once.

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use axum::http::HeaderValue;
 use cachewfs_format::RepoName;
+use http::HeaderValue;
+use parking_lot::Mutex;
 
 use super::credentials::{Credentials, Login};
-use super::{CredentialError, Git, GitError};
-use crate::config::UpstreamConfig;
+use super::git_secrets::GitSecrets;
+use super::{CredentialError, Git, GitError, UpstreamConfig};
 
 /// An upstream repository. Keeps the secrets apart from the fields that may be shown.
 #[derive(Clone)]
@@ -45,14 +46,6 @@ const NO_OTHER_SERVER: &[(&str, &str)] = &[
     ("fetch.uriProtocols", ""),
     ("promisor.acceptFromServer", "none"),
 ];
-
-/// How git talks to an upstream: with which credentials, and to no other server. All of it is
-/// passed through the environment.
-pub(crate) struct GitSecrets {
-    /// Keys and values of git's configuration, none of them secret.
-    pub(super) config: Vec<(String, String)>,
-    pub(super) variables: Vec<(&'static str, String)>,
-}
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -99,19 +92,13 @@ impl Upstream {
     /// Returns the URL to use, without credentials: the one that upstream named, else the
     /// configured one.
     pub(crate) fn current_url(&self) -> String {
-        let named_url = self
-            .named_url
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let named_url = self.named_url.lock();
         named_url.as_ref().unwrap_or(&self.url).clone()
     }
 
     /// Notes the URL at which upstream has the repository.
     pub(super) fn set_current_url(&self, url: String) {
-        *self
-            .named_url
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(url);
+        *self.named_url.lock() = Some(url);
     }
 
     /// Takes over the URL that `before` learned from upstream, if both have the same configured
@@ -193,28 +180,6 @@ impl Upstream {
     }
 }
 
-/// Replaces the credentials of all URLs in `text` by `***`.
-pub(crate) fn redact(text: &str) -> String {
-    let mut redacted = String::with_capacity(text.len());
-    for (index, part) in text.split("://").enumerate() {
-        if index == 0 {
-            redacted.push_str(part);
-            continue;
-        }
-        redacted.push_str("://");
-        let is_end = |letter: char| letter == '/' || letter == '\'' || letter.is_whitespace();
-        let authority = part.split(is_end).next().unwrap_or_default();
-        match authority.rsplit_once('@') {
-            Some((credentials, _)) => {
-                redacted.push_str("***");
-                redacted.push_str(part.strip_prefix(credentials).unwrap_or_default());
-            }
-            None => redacted.push_str(part),
-        }
-    }
-    redacted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,15 +201,5 @@ mod tests {
         let stay = ("http.followRedirects".to_owned(), "false".to_owned());
         assert!(secrets.config.contains(&stay));
         assert!(upstream.secrets_of(None).config.contains(&stay));
-    }
-
-    #[test]
-    fn redacts_every_url_of_a_text() {
-        let text = "fatal: 'https://a:b@x.org/y' and http://c@z/ but not file:///d@e or f@g";
-
-        assert_eq!(
-            redact(text),
-            "fatal: 'https://***@x.org/y' and http://***@z/ but not file:///d@e or f@g"
-        );
     }
 }

@@ -13,18 +13,6 @@ use super::members::MemberWriter;
 use super::segments::SegmentSink;
 use super::{fixed_times, index, packed_refs};
 
-/// Returns the role of a segment that is the data of a pack.
-pub(super) fn pack_role(kind: PackKind) -> Role {
-    match kind {
-        PackKind::Tip => Role::PackTip,
-        PackKind::Increment => Role::PackIncrement,
-        PackKind::Recent => Role::PackRecent,
-        PackKind::Commits => Role::PackCommits,
-        PackKind::Trees => Role::PackTrees,
-        PackKind::History => Role::PackHistory,
-    }
-}
-
 /// Returns the modification time of each pack. Increments must come newest first in `kinds`.
 pub(super) fn pack_mtimes(kinds: &[PackKind]) -> Vec<i64> {
     let is_increment = |kind: &&PackKind| **kind == PackKind::Increment;

@@ -15,52 +15,27 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RepoName,
-    ReusableRun, Role, end_of_archive,
+    ArchiveKind, ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, ReusableRun,
+    Role, end_of_archive,
 };
 use tracing::warn;
 
-use super::assemble::{ArchiveWriter, pack_mtimes, pack_role};
+use super::assemble::{ArchiveWriter, pack_mtimes};
 use super::checkout::check_out;
 use super::commit_graph::{CHAIN_DIRECTORY, GraphScope, write_commit_graph};
-use super::feed::BuildFeed;
 use super::git_files::GitFiles;
 use super::increment::{PackPlan, increment};
+use super::input::BuildInput;
 use super::job::PublishJob;
 use super::layout::full_layout;
 use super::pack::NewPack;
-use super::refs::Refs;
 use super::segments::{INDEX_CHUNK_LEN, SegmentSink};
 use super::{PublishError, fixed_times};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::{Phase, PhaseTimer};
-use crate::mirror::Upstream;
-use crate::store::Store;
 
 /// At most this many bytes of a notice are published, because it becomes an HTTP header.
 const MAX_NOTICE_LEN: usize = 600;
-
-/// The input of a build: the state of the mirror, and the snapshot to build on.
-#[derive(Debug)]
-pub(super) struct BuildInput<'a> {
-    pub(super) repo: &'a RepoName,
-    pub(super) upstream: &'a Upstream,
-    pub(super) refs: &'a Refs,
-    /// The snapshot whose packs and runs are used again, if it can be used.
-    pub(super) previous: Option<&'a Manifest>,
-    pub(super) store: &'a Store,
-    /// The feed for clients that download the snapshot while it is built, if there can be any.
-    pub(super) feed: Option<&'a BuildFeed>,
-}
-
-impl BuildInput<'_> {
-    /// Returns the runs of the previous snapshot. A snapshot without a work tree keeps them, so
-    /// that the next one with a work tree can use their segments again.
-    fn previous_runs(&self) -> Vec<ReusableRun> {
-        let runs = self.previous.map(|previous| previous.runs.clone());
-        runs.unwrap_or_default()
-    }
-}
 
 /// The result of a build, as the manifest has it.
 #[derive(Debug)]
@@ -116,7 +91,7 @@ pub(super) fn build(
     let mut packs = PackWriter::begin(sink, packs, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Assemble);
-    packs.place(sink, is_hot, &mut archives)?;
+    packs.place(sink, PackKind::is_hot, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Checkout);
     let (runs, notice) = place_checkout(job, sink, input, &mut archives)?;
@@ -127,7 +102,7 @@ pub(super) fn build(
     for archive in &mut archives {
         archive.end_hot_front();
     }
-    packs.place(sink, |kind| !is_hot(kind), &mut archives)?;
+    packs.place(sink, |kind| !kind.is_hot(), &mut archives)?;
     let end = sink.store_bytes(&end_of_archive(), 0, Vec::new())?;
     let mut layouts = BTreeMap::new();
     for mut archive in archives {
@@ -248,14 +223,6 @@ impl Pack {
     }
 }
 
-/// Returns whether every reader needs packs of this kind, so that they come before the work tree.
-fn is_hot(kind: PackKind) -> bool {
-    match kind {
-        PackKind::Tip | PackKind::Increment => true,
-        PackKind::Recent | PackKind::Commits | PackKind::Trees | PackKind::History => false,
-    }
-}
-
 /// Makes the new packs of the snapshot. Returns all its packs, in the order in which git searches
 /// them, and which commits the commit-graph must be written for.
 fn plan_packs(
@@ -360,7 +327,7 @@ impl PackWriter {
                 Pack::New(pack) => pack.store_data(sink)?,
             };
             for archive in &mut *archives {
-                archive.pack_file(sink, pack_role(kind), (&data, each.mtime))?;
+                archive.pack_file(sink, Role::Pack(kind), (&data, each.mtime))?;
             }
             each.data = Some(data);
         }

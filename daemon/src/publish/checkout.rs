@@ -23,12 +23,12 @@ use cachewfs_format::{
 use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat, unlinkat};
 
 use super::PublishError;
-use super::build::BuildInput;
 use super::check::check_index_part;
 use super::file_times::{CheckedOutBytes, FileTimes};
 use super::fixed_times;
 use super::index::{self, FileStat};
 use super::index_parts::IndexParts;
+use super::input::BuildInput;
 use super::job::PublishJob;
 use super::members::{Member, MemberWriter};
 use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::PublishError;
 use super::job::PublishJob;
-use crate::error_chain::chain;
+use crate::base::chain;
 
 /// The directory of the chain, in the mirror and in the archives.
 pub(crate) const CHAIN_DIRECTORY: &str = "objects/info/commit-graphs";

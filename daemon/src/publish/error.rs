@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tree_size::TreeSizeError;
+use super::tree_size_error::TreeSizeError;
 use crate::mirror::GitError;
 use crate::store::StoreError;
 

@@ -19,11 +19,11 @@ use cachewfs_format::{
 };
 
 use super::PublishError;
-use super::build::BuildInput;
 use super::fixed_times;
 use super::index_parts::IndexParts;
+use super::input::BuildInput;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
-use crate::clock::seconds_since_epoch;
+use crate::base::seconds_since_epoch;
 
 /// How far the time of new files lies in the past, in seconds.
 const INDEX_AHEAD: i64 = 2;

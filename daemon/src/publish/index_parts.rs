@@ -3,7 +3,7 @@
 use cachewfs_format::ReusableRun;
 
 use super::PublishError;
-use super::build::BuildInput;
+use super::input::BuildInput;
 use crate::store::read_file;
 
 /// How many parts are fetched from the store at the same time. Each has a few kilobytes, and a

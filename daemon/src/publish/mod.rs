@@ -28,6 +28,7 @@ mod git_files;
 mod increment;
 mod index;
 mod index_parts;
+mod input;
 mod job;
 mod layout;
 mod left_out;
@@ -44,6 +45,7 @@ mod sort;
 mod takeover;
 mod tree;
 mod tree_size;
+mod tree_size_error;
 
 pub(crate) use commit_graph::CHAIN_DIRECTORY;
 pub(crate) use error::PublishError;

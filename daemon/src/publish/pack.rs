@@ -105,9 +105,10 @@ impl NewPack {
 
     /// Makes a segment of the `.pack` file, and removes the file.
     pub(super) fn store_data(&self, sink: &mut SegmentSink) -> Result<PublishedFile, PublishError> {
-        let chunk_len = match self.kind {
-            PackKind::Tip => SEQUENTIAL_CHUNK_LEN,
-            _ => RANDOM_CHUNK_LEN,
+        let chunk_len = if self.kind.is_read_whole() {
+            SEQUENTIAL_CHUNK_LEN
+        } else {
+            RANDOM_CHUNK_LEN
         };
         self.store(sink, "pack", chunk_len)
     }

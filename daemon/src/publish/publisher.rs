@@ -16,21 +16,23 @@ use cachewfs_format::{ArchiveSummary, Digest, Manifest, Pointer, RepoName, Snaps
 use tracing::{info, warn};
 
 use super::PublishError;
-use super::build::{BuildInput, BuildOutput, build};
+use super::build::{BuildOutput, build};
 use super::feed::BuildFeed;
+use super::input::BuildInput;
 use super::job::PublishJob;
 use super::published_state::{PublishDecision, check_lease};
 use super::refs::Refs;
 use super::retain::retain_orphans;
 use super::segments::SegmentSink;
 use super::takeover::take_over;
-use crate::clock::seconds_since_epoch;
-use crate::collection;
+use crate::base::{chain, seconds_since_epoch};
 use crate::config::LiveConfig;
-use crate::error_chain::chain;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
-use crate::store::{Collection, Holder, Lease, Leases, Protection, Store, Written};
+use crate::store::{
+    Collection, Holder, Lease, Leases, Protection, Store, Written, log_collected,
+    log_failed_collection,
+};
 
 /// How long a publish waits for another daemon between that daemon's manifest and its pointer swap.
 /// These are a few requests to a bucket.
@@ -89,7 +91,7 @@ impl Publisher {
     pub(crate) fn new(git: Git, store: Store, config: Arc<LiveConfig>) -> Self {
         let metrics = Arc::<Metrics>::default();
         let me = Holder::of_data_dir(&config.now().data_dir);
-        let leases = Arc::new(Leases::new(me, Arc::clone(&metrics)));
+        let leases = Arc::new(Leases::new(me, Arc::clone(&metrics.leases)));
         Self {
             git,
             store,
@@ -164,7 +166,7 @@ impl Publisher {
                 refs = Refs::read(&self.git, mirror, &config.namespaces)?;
             }
         }
-        let parent = crate::app::tmp_directory(&config);
+        let parent = config.data_dir.tmp();
         let tmp = tempfile::Builder::new()
             .prefix("publish-")
             .tempdir_in(&parent)
@@ -392,8 +394,8 @@ impl Publisher {
             is_stopping: &|| self.git.is_stopping(),
         };
         match store.collect(repo, collection) {
-            Ok(collected) => collection::log(repo, &collected),
-            Err(error) => collection::warn_of(repo, &error),
+            Ok(collected) => log_collected(repo, &collected),
+            Err(error) => log_failed_collection(repo, &error),
         }
     }
 }

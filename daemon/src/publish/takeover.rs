@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::PublishError;
 use super::retain::oid_lines;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::mirror::{Git, GitError};
 use crate::store::Store;
 

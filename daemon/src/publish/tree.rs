@@ -14,8 +14,9 @@ use cachewfs_format::{Digest, GitPath, ObjectId, PathSequence};
 use super::PublishError;
 use super::job::PublishJob;
 use super::left_out::LeftOut;
-use super::tree_size::{TreeSizeError, check_tree_size};
-use crate::volume::Volume;
+use super::tree_size::check_tree_size;
+use super::tree_size_error::TreeSizeError;
+use crate::base::Volume;
 
 /// A file of at least this many bytes is a run by itself, with its data in a segment of its own.
 pub(super) const LARGE_FILE_LEN: u64 = 4 << 20;

@@ -16,28 +16,15 @@ use cachewfs_format::limits::MAX_INDEX_LEN;
 
 use super::PublishError;
 use super::job::PublishJob;
+use super::tree_size_error::{MAX_PATHS, TreeSizeError};
 use crate::mirror::{GitError, GitReader};
 
-/// At most this many files and directories are checked out. The largest known repositories have
-/// about three million.
-const MAX_PATHS: u64 = 10_000_000;
 /// At most this many bytes are in an index entry beside its path.
 const ENTRY_BYTES: u64 = 82;
 /// The file with the list of tree objects.
 const LIST: &str = "tree-objects.list";
 /// At most this many bytes are in the mode of a tree entry: six digits and a space.
 const MAX_MODE_LEN: u64 = 7;
-
-/// Why a tree is too large to be checked out.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TreeSizeError {
-    #[error("it has {paths} files and directories, the limit is {MAX_PATHS}")]
-    Paths { paths: u64 },
-    #[error("its index has {bytes} bytes, the limit is {MAX_INDEX_LEN}")]
-    Index { bytes: u64 },
-    #[error("its files have {bytes} bytes, but the whole disk has only {disk}")]
-    Content { bytes: u64, disk: u64 },
-}
 
 /// Fails if the tree of `commit` has more paths than a work tree may have.
 ///

@@ -6,10 +6,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cachewfs_format::{Digest, ObjectId};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::{Registry, Repository, RepositoryError};
@@ -185,8 +186,7 @@ impl Registry {
     ) -> watch::Receiver<BundleResult> {
         // Look-up and insertion under one lock, so that two requests never start two tasks.
         let lock = |bundles: &Bundles| {
-            let running = bundles.running.lock();
-            let mut running = running.unwrap_or_else(PoisonError::into_inner);
+            let mut running = bundles.running.lock();
             if let Some(written) = running.get(&key) {
                 return Err(written.clone());
             }
@@ -201,8 +201,7 @@ impl Registry {
         let registry = Arc::clone(self);
         self.tasks.spawn(async move {
             let outcome = registry.run_bundle(order).await;
-            let running = registry.bundles.running.lock();
-            let mut running = running.unwrap_or_else(PoisonError::into_inner);
+            let mut running = registry.bundles.running.lock();
             // Removed before the result is sent: a request that comes later finds the file on disk.
             running.remove(&key);
             drop(running);

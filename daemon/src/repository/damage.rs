@@ -20,8 +20,7 @@ use super::handle::Repository;
 use super::registry::Registry;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError};
-use crate::app::tmp_directory;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::mirror::{
     ExamineError, Finding, GitError, MirrorError, drop_broken_refs, examine, is_disk_full,
 };
@@ -227,7 +226,7 @@ impl Worker {
 
 /// Moves the mirror, or its remains, into `tmp` and deletes it.
 pub(super) fn set_aside(registry: &Registry, repository: &Repository) -> std::io::Result<()> {
-    let tmp = tmp_directory(&registry.config.now());
+    let tmp = registry.config.now().data_dir.tmp();
     let aside = tempfile::Builder::new()
         .prefix("damaged-")
         .tempdir_in(&tmp)?;

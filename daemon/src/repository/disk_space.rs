@@ -8,7 +8,7 @@ use cachewfs_format::RepoName;
 use tracing::info;
 
 use super::registry::Registry;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::mirror::is_disk_full;
 
 /// How much was evicted so far for one job.
@@ -45,8 +45,9 @@ impl Registry {
         };
         let registry = Arc::clone(self);
         let make = move || {
-            let data_dir = &registry.config.now().data_dir;
-            registry.publisher.store().make_room(data_dir, all)
+            let config = registry.config.now();
+            let store = registry.publisher.store();
+            store.make_room(config.data_dir.path(), all)
         };
         let has_room = tokio::task::spawn_blocking(make).await.unwrap_or(false);
         if has_room {

@@ -13,9 +13,10 @@
 //! Only the time at which a check *began* counts: a push during the check may not be in its
 //! listing.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +95,7 @@ impl Checks {
 
     /// Notes the result of a check or an update that began at `began`.
     pub(super) fn note(&self, began: Instant, outcome: CheckOutcome) {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         if outcome.is_ok() {
             known.last_success = known.last_success.max(Some(began));
         }
@@ -102,10 +103,6 @@ impl Checks {
         if known.last.as_ref().is_none_or(|(last, _)| *last <= began) {
             known.last = Some((began, outcome));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CheckState> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,7 +113,7 @@ impl Repository {
     /// An error says why upstream can't be asked. The mirror is unchanged then.
     pub(crate) async fn fresh_within(self: &Arc<Self>, max_age: Duration) -> CheckOutcome {
         let oldest = Instant::now().checked_sub(max_age);
-        let oldest = oldest.max(self.checks.lock().changed);
+        let oldest = oldest.max(self.checks.known.lock().changed);
         // Waits for at most two checks: the running one may have begun before `oldest`, and the one
         // after it begins late enough.
         loop {
@@ -148,20 +145,20 @@ impl Repository {
     pub(crate) fn revalidate(self: &Arc<Self>) -> bool {
         let max_age = self.checks.checker.config.now().ref_check_interval;
         let oldest = Instant::now().checked_sub(max_age);
-        let oldest = oldest.max(self.checks.lock().changed);
+        let oldest = oldest.max(self.checks.known.lock().changed);
         self.recent_or_running(oldest).is_err()
     }
 
     /// Returns how long ago the last successful check or update began, or `None` if there was none
     /// since the daemon started.
     pub(crate) fn lag(&self) -> Option<Duration> {
-        let last_success = self.checks.lock().last_success;
+        let last_success = self.checks.known.lock().last_success;
         last_success.map(|began| began.elapsed())
     }
 
     /// Notes that upstream has changed. Later calls need a check that begins after this one.
     pub(crate) fn upstream_changed(&self) {
-        self.checks.lock().changed = Some(Instant::now());
+        self.checks.known.lock().changed = Some(Instant::now());
     }
 
     /// Returns the result of a check that began at `oldest` or later. Else returns the running
@@ -170,7 +167,7 @@ impl Repository {
         self: &Arc<Self>,
         oldest: Option<Instant>,
     ) -> Result<CheckOutcome, RunningCheck> {
-        let mut known = self.checks.lock();
+        let mut known = self.checks.known.lock();
         if let Some((began, outcome)) = &known.last
             && oldest.is_none_or(|oldest| *began >= oldest)
         {
@@ -194,7 +191,7 @@ impl Repository {
             };
             end_check(&span, &outcome);
             repository.checks.note(began, outcome);
-            repository.checks.lock().running = None;
+            repository.checks.known.lock().running = None;
             sender.send_replace(CheckPhase::Ended);
         });
         Err(running)

@@ -1,10 +1,11 @@
 //! The handle of a repository: its status, and requests to its task.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -13,7 +14,7 @@ use super::lfs::Lfs;
 use super::removal::{Snapshots, used_at};
 use super::worker::TaskRequest;
 use super::{RepositoryError, Status};
-use crate::clock::seconds_since_epoch;
+use crate::base::seconds_since_epoch;
 use crate::mirror::Upstream;
 use crate::publish::{BuildFeed, PublishOutcome};
 use crate::traces::{Cause, FirstCause};
@@ -67,11 +68,11 @@ impl Repository {
     }
 
     pub(crate) fn upstream(&self) -> Arc<Upstream> {
-        Arc::clone(&self.upstream.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.upstream.lock())
     }
 
     pub(super) fn set_upstream(&self, upstream: Upstream) {
-        let mut present = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut present = self.upstream.lock();
         *present = Arc::new(upstream.after(&present));
     }
 

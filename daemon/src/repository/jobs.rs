@@ -13,8 +13,7 @@ use super::handle::Repository;
 use super::registry::Registry;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
-use crate::app::tmp_directory;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::{FailureKind, JobClass, JobEnd};
 use crate::mirror::{
     GitError, Maintenance, MirrorError, clone_mirror, head_commit, is_disk_full, is_empty_mirror,
@@ -270,7 +269,7 @@ fn create_or_restore_mirror(
         },
     }
     repository.change_status(|status| status.state = MirrorState::Cloning);
-    let tmp = tmp_directory(&config);
+    let tmp = config.data_dir.tmp();
     let limit = config.git.clone_timeout;
     clone_mirror(&git, &upstream, (&tmp, mirror), limit)?;
     info!(repo = %name, "Cloned {name}");

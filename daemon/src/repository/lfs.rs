@@ -12,16 +12,14 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::backoff::delay;
 use super::disk_space::EvictedCopies;
 use super::error::lfs_failure;
 use super::handle::Repository;
 use super::other_publish::OtherPublish;
 use super::registry::Registry;
 use super::status::since_epoch;
-use crate::clock::seconds_since_epoch;
+use crate::base::{Backoff, chain, seconds_since_epoch};
 use crate::config::{Config, LfsMode};
-use crate::error_chain::chain;
 use crate::metrics::{FailureKind, JobClass, JobEnd, WaitingJob};
 use crate::mirror::is_mirror;
 use crate::publish::{Attempt, LfsError, PublishError, PublishOutcome};
@@ -115,7 +113,11 @@ impl LfsState {
                 let before = self.failure.take();
                 let tries = before.as_ref().map_or(0, |before| before.tries);
                 let tries = tries.saturating_add(1);
-                let delay = delay(tries, config.retry_first, config.retry_max);
+                let backoff = Backoff {
+                    first: config.retry_first,
+                    longest: config.retry_max,
+                };
+                let delay = backoff.with_jitter(tries);
                 self.failure = Some(LfsFailure {
                     error: Arc::new(error),
                     since: before.map_or_else(seconds_since_epoch, |before| before.since),

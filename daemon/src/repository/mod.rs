@@ -11,11 +11,11 @@
 //! The task is the only writer of its mirror. HTTP requests only read it: they send the task a
 //! request and wait for the result, so a client that disconnects stops no work.
 
-pub(crate) mod backoff;
 mod bundles;
 mod contents;
 mod damage;
 mod disk_space;
+pub(crate) mod disk_usage;
 mod error;
 mod freshness;
 mod handle;
@@ -34,6 +34,6 @@ pub(crate) use error::RepositoryError;
 pub(crate) use freshness::Freshness;
 pub(crate) use handle::Repository;
 pub(crate) use lfs::LfsState;
-pub(crate) use registry::{Registry, mirrors_directory};
+pub(crate) use registry::Registry;
 pub(crate) use removal::Snapshots;
 pub(crate) use status::{CurrentJob, MirrorState, RunFailure, Status};

@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::info;
 
 use super::RepositoryError;
-use super::backoff::random_fraction;
 use super::handle::Repository;
 use super::registry::Registry;
 use super::worker::{TaskRequest, Worker};
-use crate::metrics::{JobClass, LeaseEvent};
-use crate::store::{Store, StoreError};
+use crate::base::random_fraction;
+use crate::metrics::JobClass;
+use crate::store::{LeaseEvent, Store, StoreError};
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

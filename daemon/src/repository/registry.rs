@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::backoff::random_fraction;
 use super::bundles::Bundles;
 use super::freshness::{Checker, Checks};
 use super::handle::Repository;
@@ -19,12 +19,12 @@ use super::lfs::MAX_LFS_RUNS;
 use super::schedule::{JobLimits, Schedule};
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
-use crate::app::tmp_directory;
+use crate::base::random_fraction;
 use crate::config::{Config, LiveConfig};
-use crate::disk_usage::DiskUsage;
 use crate::metrics::Metrics;
 use crate::mirror::{Credentials, Git, Upstream, is_mirror, mirror_path};
 use crate::publish::Publisher;
+use crate::repository::disk_usage::DiskUsage;
 
 /// At most this many requests wait in the queue of one repository.
 const MAX_WAITING: usize = 1024;
@@ -56,7 +56,7 @@ pub(crate) struct Registry {
     pub(super) lfs_permits: Semaphore,
     metrics: Arc<Metrics>,
     disk: Arc<DiskUsage>,
-    repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
+    pub(super) repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
 }
 
 impl Registry {
@@ -83,7 +83,7 @@ impl Registry {
             schedule,
             query_permits: Semaphore::new(MAX_QUERIES),
             lfs_permits: Semaphore::new(MAX_LFS_RUNS),
-            bundles: Bundles::new(tmp_directory(&now).join("bundles")),
+            bundles: Bundles::new(now.data_dir.tmp().join("bundles")),
             check_permits: Mutex::default(),
             disk: Arc::new(DiskUsage::of(&now)),
             config,
@@ -147,11 +147,11 @@ impl Registry {
             return Err(RepositoryError::Stopping);
         }
         // The lock is held until the task is listed, so that a mirror never has two tasks.
-        let mut repositories = self.lock_repositories();
+        let mut repositories = self.repositories.lock();
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
         }
-        let mirror = mirror_path(&mirrors_directory(&self.config.now()), name);
+        let mirror = mirror_path(&self.config.now().data_dir.mirrors(), name);
         let state = if is_mirror(&mirror) {
             MirrorState::Ready
         } else {
@@ -201,22 +201,17 @@ impl Registry {
 
     /// Returns the repository, if its task runs.
     pub(crate) fn find(&self, name: &RepoName) -> Option<Arc<Repository>> {
-        let repositories = self.lock_repositories();
+        let repositories = self.repositories.lock();
         repositories.get(name).cloned()
     }
 
     pub(super) fn forget(&self, name: &RepoName) {
-        self.lock_repositories().remove(name);
-    }
-
-    pub(super) fn lock_repositories(&self) -> MutexGuard<'_, HashMap<RepoName, Arc<Repository>>> {
-        let repositories = self.repositories.lock();
-        repositories.unwrap_or_else(PoisonError::into_inner)
+        self.repositories.lock().remove(name);
     }
 
     /// Returns all repositories whose tasks run, sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<Repository>> {
-        let repositories = self.lock_repositories();
+        let repositories = self.repositories.lock();
         let mut all: Vec<_> = repositories.values().cloned().collect();
         all.sort_by(|left, right| left.name.cmp(&right.name));
         all
@@ -225,7 +220,7 @@ impl Registry {
     /// Starts the tasks of all mirrors on disk. Their first updates are spread over
     /// `fetch_interval`.
     pub(crate) fn open_existing(self: &Arc<Self>) -> std::io::Result<()> {
-        let root = mirrors_directory(&self.config.now());
+        let root = self.config.now().data_dir.mirrors();
         let mut found = Vec::new();
         find_mirrors(&root, &mut found)?;
         let (now, count) = (Instant::now(), found.len() as f64);
@@ -287,10 +282,7 @@ impl Registry {
 
     /// Returns the permits to check whether upstreams at `host` have changed.
     fn check_permits(&self, host: &str) -> Arc<Semaphore> {
-        let mut turns = self
-            .check_permits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.check_permits.lock();
         let new = || Arc::new(Semaphore::new(self.config.now().jobs_per_host));
         Arc::clone(turns.entry(host.to_owned()).or_insert_with(new))
     }
@@ -323,11 +315,6 @@ impl Registry {
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-/// Returns the directory of all mirrors.
-pub(crate) fn mirrors_directory(config: &Config) -> PathBuf {
-    config.data_dir.join("mirrors")
 }
 
 fn find_mirrors(directory: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {

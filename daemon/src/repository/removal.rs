@@ -16,9 +16,7 @@ use super::Repository;
 use super::registry::Registry;
 use super::worker::{TaskRequest, Worker};
 use super::{MirrorState, RepositoryError};
-use crate::app::tmp_directory;
-use crate::clock::seconds_since_epoch;
-use crate::error_chain::chain;
+use crate::base::{chain, seconds_since_epoch};
 use crate::mirror::{MirrorError, is_mirror};
 
 /// The file in a mirror whose modification time is the mirror's last use.
@@ -222,13 +220,13 @@ impl Registry {
         repository: &Repository,
         condition: RemovalCondition,
     ) -> std::io::Result<Option<TempDir>> {
-        let tmp = tmp_directory(&self.config.now());
+        let tmp = self.config.now().data_dir.tmp();
         let removed = tempfile::Builder::new()
             .prefix("removed-")
             .tempdir_in(&tmp)?;
         // Under this lock nobody can open the repository. So `condition` is checked, the mirror
         // moved and the entry removed as one step: no new task can meet the old mirror.
-        let mut repositories = self.lock_repositories();
+        let mut repositories = self.repositories.lock();
         if condition == RemovalCondition::Unused && !self.is_unused(repository) {
             return Ok(None);
         }

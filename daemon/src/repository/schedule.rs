@@ -9,8 +9,9 @@
 //! can't fill a queue.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// At most this many jobs of requests run before the oldest periodic job does.
@@ -110,8 +111,8 @@ impl Schedule {
             turn,
         };
         match urgency {
-            Urgency::Requested => self.lock().requested.push_back(waiting),
-            Urgency::Periodic => self.lock().periodic.push_back(waiting),
+            Urgency::Requested => self.state.lock().requested.push_back(waiting),
+            Urgency::Periodic => self.state.lock().periodic.push_back(waiting),
         }
         self.give_turns();
         match given.await {
@@ -122,13 +123,9 @@ impl Schedule {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, ScheduleState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn give_turns(self: &Arc<Self>) {
         loop {
-            let Some(next) = self.lock().take_next(self.limits) else {
+            let Some(next) = self.state.lock().take_next(self.limits) else {
                 return;
             };
             let turn = Turn {
@@ -217,7 +214,7 @@ impl RunningJobs {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.schedule.lock().running.remove(&self.job);
+        self.schedule.state.lock().running.remove(&self.job);
         self.schedule.give_turns();
     }
 }
@@ -284,7 +281,7 @@ mod tests {
         turns.clear();
 
         assert!(gets_a_turn(&schedule, job("a", Publish), &mut turns).await);
-        assert_eq!(schedule.lock().running.jobs, 0);
+        assert_eq!(schedule.state.lock().running.jobs, 0);
     }
 
     #[tokio::test]
@@ -310,7 +307,7 @@ mod tests {
             assert_eq!(gets, expected, "{host} {kind:?}");
         }
         turns.clear();
-        assert_eq!(schedule.lock().running.clones, 0);
+        assert_eq!(schedule.state.lock().running.clones, 0);
     }
 
     /// Takes turn after turn for one repository, and counts them.
@@ -375,7 +372,7 @@ mod tests {
 
         drop(first);
 
-        assert_eq!(schedule.lock().running.jobs, 0);
+        assert_eq!(schedule.state.lock().running.jobs, 0);
         assert!(gets_a_turn(&schedule, job("a", JobKind::Update), &mut turns).await);
     }
 }

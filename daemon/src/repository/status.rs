@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use cachewfs_format::{ObjectId, SnapshotId};
 
 use super::RepositoryError;
-use super::backoff::delay;
-use crate::MirrorsConfig;
-use crate::clock::seconds_since_epoch;
+use crate::base::{Backoff, seconds_since_epoch};
 use crate::metrics::JobClass;
+use crate::mirror::MirrorsConfig;
 use crate::publish::PublishOutcome;
 
 /// The longest backoff after two kinds of failures, which are retried soon. If upstream doesn't
@@ -229,7 +228,8 @@ impl Status {
             let is_short = error.is_not_found() || error.is_store_away();
             let longest = is_short.then_some(MAX_SHORT_BACKOFF);
             let longest = longest.unwrap_or(config.retry_max).min(config.retry_max);
-            delay(tries, config.retry_first, longest)
+            let first = config.retry_first;
+            Backoff { first, longest }.with_jitter(tries)
         };
         let next_try = Instant::now() + delay;
         self.failure = Some(RunFailure {
@@ -266,7 +266,7 @@ pub(super) fn since_epoch(due: Instant) -> u64 {
 mod tests {
     use super::*;
     use crate::publish::PublishError;
-    use crate::store::{S3Error, TierError};
+    use crate::store::{BucketError, TierError};
 
     const INTERVAL: Duration = Duration::from_mins(1);
 
@@ -285,18 +285,16 @@ mod tests {
 
     #[test]
     fn a_store_outage_has_a_short_backoff() {
-        for source in [S3Error::Down, S3Error::NotProbed] {
-            let mut status = Status::new(MirrorState::Ready, Instant::now());
-            let source = Box::new(source);
-            let away = PublishError::Store(TierError::S3List { source }.into());
-            let away = RepositoryError::Publish(Arc::new(away));
-            for _ in 0..30 {
-                let config = MirrorsConfig::default();
-                status.fail(away.clone(), Duration::from_hours(1), &config);
-            }
-
-            assert!(pause_of(&status) <= 60.0, "{away:?}");
+        let mut status = Status::new(MirrorState::Ready, Instant::now());
+        let source = BucketError::Outage("the bucket did not answer in time".into());
+        let away = PublishError::Store(TierError::BucketList { source }.into());
+        let away = RepositoryError::Publish(Arc::new(away));
+        for _ in 0..30 {
+            let config = MirrorsConfig::default();
+            status.fail(away.clone(), Duration::from_hours(1), &config);
         }
+
+        assert!(pause_of(&status) <= 60.0);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::other_publish::WaitOutcome;
 use super::registry::Registry;
 use super::schedule::{JobKind, ScheduledJob, Turn, Urgency};
 use super::{Freshness, RepositoryError, Status};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::{JobClass, JobEnd, RunningJob, WaitingJob};
 use crate::mirror::is_mirror;
 use crate::publish::{Attempt, PackLayout, PublishOptions, PublishOutcome};

@@ -1,22 +1,20 @@
 //! The link from a job to the request that caused it.
 //!
 //! A job runs in a task of its own and may outlive the request. Its span still belongs to the
-//! request's trace. The link holds the id of the request's span, not the span: the span ends when
+//! request's trace. The link holds the name of the request's span, not the span: the span ends when
 //! the request ends.
 
-use std::sync::{Mutex, PoisonError};
-
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use http::HeaderMap;
+use parking_lot::Mutex;
 use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::spans::is_on;
+use super::links::{headers_of, set_parent};
+use super::target::is_on;
 
 /// The span of the request that caused a job. It is empty if the job is periodic, or if traces are
 /// off.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cause(Option<SpanContext>);
+pub(crate) struct Cause(HeaderMap);
 
 impl Cause {
     /// Returns the current span of this thread.
@@ -24,17 +22,13 @@ impl Cause {
         if !is_on() {
             return Self::default();
         }
-        let context = Span::current().context();
-        let span = context.span().span_context().clone();
-        Self(span.is_valid().then_some(span))
+        Self(headers_of(&Span::current()))
     }
 
     /// Makes `span` a child of this cause. `span` must be new.
     pub(super) fn adopt(&self, span: &Span) {
-        if let Some(parent) = &self.0 {
-            let context = Context::new().with_remote_span_context(parent.clone());
-            // Fails only if traces are off. Then there is nothing to link.
-            span.set_parent(context).ok();
+        if !self.0.is_empty() {
+            set_parent(span, &self.0);
         }
     }
 }
@@ -51,9 +45,9 @@ impl FirstCause {
     /// Notes the current span of this thread, unless an earlier request is noted already.
     pub(crate) fn note(&self) {
         let cause = Cause::current();
-        if cause.0.is_some() {
-            let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if first.0.is_none() {
+        if !cause.0.is_empty() {
+            let mut first = self.0.lock();
+            if first.0.is_empty() {
                 *first = cause;
             }
         }
@@ -61,6 +55,6 @@ impl FirstCause {
 
     /// Returns the noted cause, for the job that begins now, and forgets it.
     pub(crate) fn take(&self) -> Cause {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }

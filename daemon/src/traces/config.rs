@@ -1,12 +1,10 @@
 //! The `[tracing]` section of the configuration, and OpenTelemetry's variables that override it.
 
-use std::time::Duration;
-
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::config::ConfigError;
+use crate::base::ConfigError;
 
 /// The variables that OpenTelemetry defines for all programs and that the daemon follows.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -18,9 +16,6 @@ const TRACES_PROTOCOL: &str = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 const DISABLED: &str = "OTEL_SDK_DISABLED";
-
-/// How long sending one batch may take before it counts as failed.
-pub(super) const SEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// The `[tracing]` section: traces for OpenTelemetry. Without an endpoint, traces are off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,7 +50,7 @@ impl ExportHeaders {
         let mut headers = HeaderMap::new();
         for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
             let (name, value) = pair.split_once('=')?;
-            let value = crate::percent::decode_percent(value.trim())?;
+            let value = crate::base::decode_percent(value.trim())?;
             let mut value = HeaderValue::from_str(&value).ok()?;
             value.set_sensitive(true);
             headers.insert(name.trim().parse::<HeaderName>().ok()?, value);
@@ -63,7 +58,8 @@ impl ExportHeaders {
         Some(Self(headers))
     }
 
-    pub(super) fn map(&self) -> HeaderMap {
+    /// Returns the headers.
+    pub fn map(&self) -> HeaderMap {
         self.0.clone()
     }
 }
@@ -135,7 +131,7 @@ impl TracingConfig {
         if let Some(endpoint) = &self.endpoint {
             parse_url(endpoint).ok_or_else(|| ConfigError::Value {
                 key: "tracing.endpoint",
-                value: crate::mirror::redact(endpoint),
+                value: crate::base::redact(endpoint),
                 reason: NO_URL,
             })?;
         }

@@ -1,12 +1,12 @@
-//! Traces for OpenTelemetry: the work that the daemon does for each request, sent as OTLP over
-//! HTTP.
+//! Traces for OpenTelemetry: the work that the daemon does for each request. The program that
+//! starts the daemon sends them.
 //!
 //! ```text
 //! config    the section [tracing] and the standard variables of the environment
 //! spans     functions that make all spans; the rest of the daemon calls them
 //! cause     the link from a job to the request that caused it
-//! export    sends batches of spans to the collector
-//! start     the layer that turns spans into traces, its queue, and its end
+//! target    what sets these spans apart from those of the log
+//! links     the seam to the program, for parents in other processes and in the past
 //! ```
 //!
 //! Spans are `tracing` spans with a target of their own, which the log never shows. Without a
@@ -17,15 +17,17 @@
 
 mod cause;
 mod config;
-mod export;
+mod links;
 mod spans;
-mod start;
+mod target;
 
 pub(crate) use cause::{Cause, FirstCause};
 pub use config::{ExportHeaders, TracingConfig};
+pub use links::TraceLinks;
+pub(crate) use links::link_by;
 pub(crate) use spans::{
-    RequestParts, Route, check_span, end_job, end_request, git_span, job_span, note_answer,
-    note_error, note_exit, note_status, note_tier, note_wait, pass_on_span, request_span,
-    step_span, upstream_span,
+    RequestParts, check_span, end_job, end_request, git_span, job_span, note_answer, note_error,
+    note_exit, note_status, note_tier, note_wait, pass_on_span, request_span, step_span,
+    upstream_span,
 };
-pub use start::{TRACE_TARGET, Traces, TracesError};
+pub use target::TRACE_TARGET;

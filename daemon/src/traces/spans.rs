@@ -1,39 +1,20 @@
 //! Functions that make the daemon's spans and set their attributes. They cost next to nothing while
 //! traces are off.
+//!
+//! The fields of a span are its attributes; those that begin with `otel.` are its name, kind and
+//! status. A field that isn't declared when the span is made can't be set later.
 
-use axum::http::{HeaderMap, Method};
-use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::Status;
-use opentelemetry::{Context, Value};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use http::{HeaderMap, Method};
 use tracing::field::Empty;
-use tracing::{Level, Span, enabled, info_span};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing::{Span, info_span};
 
 use super::Cause;
-use super::start::TRACE_TARGET;
+use super::links::set_parent;
+use super::target::{TRACE_TARGET, is_on};
 
 /// The header of W3C's Trace Context in which a client names its own span that the request belongs
 /// to.
 const TRACEPARENT: &str = "traceparent";
-
-/// Returns whether traces are on. This reads one atomic.
-pub(super) fn is_on() -> bool {
-    enabled!(target: TRACE_TARGET, Level::INFO)
-}
-
-/// The headers of a request, in the form that the propagator reads.
-struct HeaderCarrier<'a>(&'a HeaderMap);
-
-impl Extractor for HeaderCarrier<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(axum::http::HeaderName::as_str).collect()
-    }
-}
 
 /// The parts of a request that its span is made of.
 #[derive(Debug)]
@@ -41,45 +22,49 @@ pub(crate) struct RequestParts<'a> {
     pub(crate) method: &'a Method,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) id: &'a str,
-}
-
-/// The route of a request: the pattern of its path, and the repository in it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Route {
+    /// The pattern of the path, or `None` if the path is unknown.
     pub(crate) pattern: Option<&'static str>,
-    pub(crate) repo: Option<String>,
+    /// The repository in the path.
+    pub(crate) repo: Option<&'a str>,
 }
 
 /// Returns the span of a request. If the client sends a `traceparent`, it is a child of the
-/// client's span. `route` is called only if traces are on.
-pub(crate) fn request_span(request: &RequestParts<'_>, route: impl FnOnce() -> Route) -> Span {
+/// client's span.
+pub(crate) fn request_span(request: &RequestParts<'_>) -> Span {
     let span = info_span!(
-        target: TRACE_TARGET, parent: None, "request", otel.name = Empty, otel.kind = "server"
+        target: TRACE_TARGET,
+        parent: None,
+        "request",
+        otel.name = Empty,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = Empty,
+        http.route = Empty,
+        http.response.status_code = Empty,
+        http.response.body.size = Empty,
+        error.type = Empty,
+        cachewfs.repository = Empty,
+        cachewfs.request_id = request.id,
+        cachewfs.tier = Empty,
     );
     if span.is_disabled() {
         return span;
     }
     if request.headers.contains_key(TRACEPARENT) {
-        let propagator = TraceContextPropagator::new();
-        let caller =
-            propagator.extract_with_context(&Context::new(), &HeaderCarrier(request.headers));
-        // Fails only if traces are off, and they are on here.
-        span.set_parent(caller).ok();
+        set_parent(&span, request.headers);
     }
-    let Route { pattern, repo } = route();
     let method = method_name(request.method);
-    match pattern {
+    match request.pattern {
         Some(pattern) => span.record("otel.name", format!("{method} {pattern}")),
         None => span.record("otel.name", method),
     };
-    span.set_attribute("http.request.method", method);
-    if let Some(pattern) = pattern {
-        span.set_attribute("http.route", pattern);
+    span.record("http.request.method", method);
+    if let Some(pattern) = request.pattern {
+        span.record("http.route", pattern);
     }
-    if let Some(repo) = repo {
-        span.set_attribute("cachewfs.repository", repo);
+    if let Some(repo) = request.repo {
+        span.record("cachewfs.repository", repo);
     }
-    span.set_attribute("cachewfs.request_id", request.id.to_owned());
     span
 }
 
@@ -103,27 +88,35 @@ pub(crate) fn end_request(span: &Span, status: u16, (sent_bytes, is_whole): (u64
     if span.is_disabled() {
         return;
     }
-    span.set_attribute("http.response.status_code", i64::from(status));
-    span.set_attribute("http.response.body.size", count(sent_bytes));
+    span.record("http.response.status_code", i64::from(status));
+    span.record("http.response.body.size", count(sent_bytes));
     if !is_whole {
-        span.set_attribute("error.type", "broken_off");
+        span.record("error.type", "broken_off");
     }
     if status >= 500 || !is_whole {
-        span.set_status(Status::error(""));
+        mark_failed(span);
     }
 }
 
 /// Notes the tier of the store that the answer to the present request comes from.
 pub(crate) fn note_tier(tier: &'static str) {
     if is_on() {
-        Span::current().set_attribute("cachewfs.tier", tier);
+        Span::current().record("cachewfs.tier", tier);
     }
 }
 
 /// Returns the span of a job, which has the name of the job's class.
 pub(crate) fn job_span(job: &'static str, repo: &str, cause: &Cause) -> Span {
     let span = info_span!(
-        target: TRACE_TARGET, parent: None, "job", otel.name = job, cachewfs.repository = repo
+        target: TRACE_TARGET,
+        parent: None,
+        "job",
+        otel.name = job,
+        otel.status_code = Empty,
+        error.type = Empty,
+        cachewfs.repository = repo,
+        cachewfs.waited_ms = Empty,
+        cachewfs.outcome = Empty,
     );
     cause.adopt(&span);
     span
@@ -136,12 +129,12 @@ pub(crate) fn check_span(repo: &str) -> Span {
 
 /// Notes how long a job waited for its turn.
 pub(crate) fn note_wait(span: &Span, waited: std::time::Duration) {
-    span.set_attribute("cachewfs.waited_ms", count(millis(waited)));
+    span.record("cachewfs.waited_ms", count(millis(waited)));
 }
 
 /// Notes the outcome of a job, and the kind of its failure if it failed.
 pub(crate) fn end_job(span: &Span, outcome: &'static str, failure: Option<&'static str>) {
-    span.set_attribute("cachewfs.outcome", outcome);
+    span.record("cachewfs.outcome", outcome);
     if let Some(kind) = failure {
         note_error(span, kind);
     }
@@ -155,7 +148,14 @@ pub(crate) fn step_span(step: &'static str) -> Span {
 /// Returns the span of a git process.
 pub(crate) fn git_span(subcommand: &str) -> Span {
     // Only the subcommand: the arguments may contain anything, also a URL.
-    let span = info_span!(target: TRACE_TARGET, "git", otel.name = Empty);
+    let span = info_span!(
+        target: TRACE_TARGET,
+        "git",
+        otel.name = Empty,
+        otel.status_code = Empty,
+        error.type = Empty,
+        process.exit.code = Empty,
+    );
     if !span.is_disabled() {
         span.record("otel.name", format!("git {subcommand}"));
     }
@@ -166,7 +166,9 @@ pub(crate) fn git_span(subcommand: &str) -> Span {
 pub(crate) fn note_exit(span: &Span, code: Option<i32>) {
     match code {
         // Not an error of the span: for some commands the code is the answer to a question.
-        Some(code) => span.set_attribute("process.exit.code", i64::from(code)),
+        Some(code) => {
+            span.record("process.exit.code", i64::from(code));
+        }
         None => note_error(span, "killed"),
     }
 }
@@ -178,7 +180,10 @@ pub(crate) fn upstream_span(name: &'static str, host: &str) -> Span {
         "upstream",
         otel.name = name,
         otel.kind = "client",
-        server.address = host
+        otel.status_code = Empty,
+        http.response.status_code = Empty,
+        error.type = Empty,
+        server.address = host,
     )
 }
 
@@ -192,9 +197,9 @@ pub(crate) fn pass_on_span(host: &str, cause: &Cause) -> Span {
 
 /// Notes the status that upstream answered with.
 pub(crate) fn note_status(span: &Span, status: u16) {
-    span.set_attribute("http.response.status_code", i64::from(status));
+    span.record("http.response.status_code", i64::from(status));
     if status >= 400 {
-        span.set_status(Status::error(""));
+        mark_failed(span);
     }
 }
 
@@ -209,13 +214,18 @@ pub(crate) fn note_answer(span: &Span, answer: &reqwest::Result<reqwest::Respons
 
 /// Marks the span as failed. `kind` is one fixed word.
 pub(crate) fn note_error(span: &Span, kind: &'static str) {
-    span.set_attribute("error.type", kind);
-    // Without a description: the text of an error may contain a secret.
-    span.set_status(Status::error(""));
+    span.record("error.type", kind);
+    mark_failed(span);
 }
 
-fn count(value: u64) -> Value {
-    i64::try_from(value).unwrap_or(i64::MAX).into()
+fn mark_failed(span: &Span) {
+    // Without a description: the text of an error may contain a secret.
+    span.record("otel.status_code", "error");
+}
+
+/// Returns the number as attributes have it.
+fn count(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

@@ -13,12 +13,16 @@
 
 mod kind;
 mod locate;
+mod pack_kind;
+mod part;
 mod role;
 mod segment;
 mod table;
 
 pub use kind::ArchiveKind;
 pub use locate::TocLocation;
+pub use pack_kind::PackKind;
+pub use part::SnapshotPart;
 pub use role::Role;
 pub use segment::{TocFile, TocSegment};
 pub use table::Toc;

@@ -1,64 +1,77 @@
 //! The roles of segments: the kind of content that each has in an archive.
 
-macro_rules! roles {
-    ($($(#[$doc:meta])* $name:ident = $tag:literal,)*) => {
-        /// The kind of content of a segment.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Role { $($(#[$doc])* $name,)* }
+use super::{PackKind, SnapshotPart};
 
+macro_rules! roles {
+    ($($name:ident $(($kind:ident))? = $tag:literal,)*) => {
         impl Role {
             /// All roles.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
+            pub const ALL: &[Self] = &[$(Self::$name $((PackKind::$kind))?,)*];
 
             pub(super) const fn tag(self) -> u8 {
-                match self { $(Self::$name => $tag,)* }
+                match self { $(Self::$name $((PackKind::$kind))? => $tag,)* }
             }
 
             pub(super) const fn from_tag(tag: u8) -> Option<Self> {
-                match tag { $($tag => Some(Self::$name),)* _ => None }
+                match tag { $($tag => Some(Self::$name $((PackKind::$kind))?),)* _ => None }
             }
         }
     };
 }
 
-roles! {
+/// The kind of content of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
     /// Tar members: the small files and the directories of the git directory.
-    Refs = 1,
+    Refs,
     /// Tar member: the header of a file whose data is the next segment.
-    Header = 2,
+    Header,
     /// File data: one link of the commit-graph chain.
-    CommitGraph = 3,
+    CommitGraph,
     /// File data: a `.idx` file.
-    PackIndex = 4,
+    PackIndex,
     /// File data: a `.rev` file.
-    PackReverseIndex = 5,
-    /// File data: the pack of HEAD's git trees and git blobs.
-    PackTip = 6,
-    /// File data: a pack of the objects that were new at a later publish.
-    PackIncrement = 7,
-    /// File data: the pack of commits and tags.
-    PackCommits = 8,
-    /// File data: the pack of all other git trees.
-    PackTrees = 9,
-    /// File data: the pack of all other git blobs.
-    PackHistory = 10,
+    PackReverseIndex,
+    /// File data: a pack.
+    Pack(PackKind),
     /// File data: the header of the git index.
-    IndexHeader = 11,
+    IndexHeader,
     /// File data: the index entries of one run of the work tree.
-    IndexPart = 12,
+    IndexPart,
     /// File data: the extensions and the checksum of the git index.
-    IndexTrailer = 13,
+    IndexTrailer,
     /// Tar members: a run of the work tree.
-    WorkTree = 14,
+    WorkTree,
     /// File data: a large file of the work tree. Its header is at the end of the run before it.
-    LargeFile = 15,
+    LargeFile,
     /// The two zero blocks that end a tar stream.
-    End = 16,
-    /// File data: the pack of the other git trees and git blobs of the newest commits.
-    PackRecent = 17,
+    End,
     /// File data: a part of `packed-refs`, if that file is long.
-    PackedRefs = 18,
+    PackedRefs,
     /// File data: a Git LFS object.
+    LfsObject,
+}
+
+// The tags of roles in an archive. A tag that was released never changes.
+roles! {
+    Refs = 1,
+    Header = 2,
+    CommitGraph = 3,
+    PackIndex = 4,
+    PackReverseIndex = 5,
+    Pack(Tip) = 6,
+    Pack(Increment) = 7,
+    Pack(Commits) = 8,
+    Pack(Trees) = 9,
+    Pack(History) = 10,
+    IndexHeader = 11,
+    IndexPart = 12,
+    IndexTrailer = 13,
+    WorkTree = 14,
+    LargeFile = 15,
+    End = 16,
+    Pack(Recent) = 17,
+    PackedRefs = 18,
     LfsObject = 19,
 }
 
@@ -71,18 +84,70 @@ impl Role {
             Self::CommitGraph
             | Self::PackIndex
             | Self::PackReverseIndex
-            | Self::PackTip
-            | Self::PackIncrement
-            | Self::PackRecent
-            | Self::PackCommits
-            | Self::PackTrees
-            | Self::PackHistory
+            | Self::Pack(_)
             | Self::IndexHeader
             | Self::IndexPart
             | Self::IndexTrailer
             | Self::PackedRefs
             | Self::LfsObject
             | Self::LargeFile => true,
+        }
+    }
+
+    /// Returns how the path of a file begins and ends that git keeps objects in, or `None` if the
+    /// segment is no such file. Between the two is a hash in hexadecimal.
+    pub const fn git_object_file(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::CommitGraph => Some(("objects/info/commit-graphs/graph-", ".graph")),
+            Self::PackIndex => Some(("objects/pack/pack-", ".idx")),
+            Self::PackReverseIndex => Some(("objects/pack/pack-", ".rev")),
+            Self::Pack(_) => Some(("objects/pack/pack-", ".pack")),
+            Self::Refs
+            | Self::PackedRefs
+            | Self::LfsObject
+            | Self::Header
+            | Self::IndexHeader
+            | Self::IndexPart
+            | Self::IndexTrailer
+            | Self::WorkTree
+            | Self::LargeFile
+            | Self::End => None,
+        }
+    }
+
+    /// Returns whether a reader needs nearly all of such a segment sooner or later: of the indexes,
+    /// the commit-graph and some packs.
+    pub const fn is_read_whole(self) -> bool {
+        match self {
+            Self::Pack(kind) => kind.is_read_whole(),
+            other => other.git_object_file().is_some(),
+        }
+    }
+
+    /// Returns whether a mount fetches new segments of this role before it shows the refs of a
+    /// newer snapshot: indexes, commit-graphs and some packs.
+    pub const fn is_fetched_before_refs(self) -> bool {
+        match self {
+            Self::Pack(kind) => kind.is_fetched_before_refs(),
+            other => other.git_object_file().is_some(),
+        }
+    }
+
+    /// Returns the smallest part of a snapshot that has segments of this role. Returns `None` if a
+    /// mount never reads them.
+    pub const fn part(self) -> Option<SnapshotPart> {
+        match self {
+            Self::Pack(kind) => Some(kind.part()),
+            Self::Refs
+            | Self::PackedRefs
+            | Self::CommitGraph
+            | Self::PackIndex
+            | Self::PackReverseIndex
+            | Self::IndexHeader
+            | Self::IndexPart
+            | Self::IndexTrailer => Some(SnapshotPart::Hot),
+            Self::WorkTree | Self::LargeFile => Some(SnapshotPart::All),
+            Self::Header | Self::LfsObject | Self::End => None,
         }
     }
 }

@@ -170,7 +170,7 @@ fn malformed(reason: &'static str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Chunk, Digest, SegmentWriter};
+    use crate::{Chunk, Digest, PackKind, SegmentWriter};
 
     const ID: SegmentId = SegmentId(Digest::from_bytes([7; 32]));
 
@@ -178,7 +178,7 @@ mod tests {
     fn good() -> TocSegment {
         TocSegment {
             id: ID,
-            role: Role::PackTip,
+            role: Role::Pack(PackKind::Tip),
             stored_len: 666,
             table_len: 66,
             content_len: 1024,

@@ -119,3 +119,29 @@ fn every_json_field_is_described() {
         );
     }
 }
+
+/// Returns the words in backquotes that are the second cell of a row, below this heading.
+fn documented_codes() -> BTreeSet<String> {
+    let document = read("docs/http-api.md");
+    let (_, section) = document.split_once("\n## Error codes\n").unwrap();
+    let cells = section.lines().filter_map(|line| line.split('|').nth(2));
+    let words = cells.filter_map(|cell| cell.trim().strip_prefix('`')?.strip_suffix('`'));
+    words
+        .filter(|&word| word != "code")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_tables_of_error_codes_have_all_codes() {
+    let source = read("format/src/api.rs");
+    let (_, module) = source.split_once("\npub mod code {\n").unwrap();
+    let module = module.split("\n}\n").next().unwrap();
+    let values = module.lines().filter_map(|line| {
+        let (_, value) = line.trim().strip_prefix("pub const ")?.split_once('"')?;
+        value.strip_suffix("\";")
+    });
+    let codes: BTreeSet<String> = values.map(str::to_owned).collect();
+
+    assert_eq!(documented_codes(), codes);
+}

@@ -1,13 +1,13 @@
 //! The cache's directory: opens it, stores and finds segments, evicts and pins them.
 
 use std::collections::HashSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cachewfs_format::limits::MAX_TABLE_LEN;
 use cachewfs_format::{RepoName, SegmentId, SegmentTable};
@@ -18,7 +18,10 @@ use tracing::warn;
 
 use super::evict::CachedSegment;
 use super::open_files::OpenFiles;
-use super::{CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins};
+use super::{
+    CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins, staged,
+};
+use crate::clock;
 
 /// Bytes at the start of a meta file that hold the length of the table's frame.
 const META_HEADER_LEN: usize = 8;
@@ -26,6 +29,9 @@ const META_HEADER_LEN: usize = 8;
 /// The share of the limit that this process writes before it counts the cache again. Other mounts
 /// may write to the same cache, and this process doesn't see that.
 const RECOUNT_SHARE: u64 = 64;
+/// How long after its last use a segment counts as just used. If eviction takes such a segment, the
+/// cache is smaller than what is read at once.
+pub(crate) const RECENT_USE: Duration = Duration::from_mins(1);
 /// At least this many bytes are written before the cache is counted again.
 const MIN_RECOUNT_BYTES: u64 = 1 << 20;
 
@@ -40,6 +46,9 @@ pub(crate) struct Cache {
     /// The bytes that this process has written since the last count.
     uncounted_bytes: AtomicU64,
     pinned: Mutex<HashSet<SegmentId>>,
+    /// When eviction last took a segment that had just been used, in seconds since the epoch, or 0
+    /// if it never did.
+    short_at: AtomicU64,
     grew: Notify,
     open_files: OpenFiles,
     failures: CacheFailures,
@@ -56,13 +65,14 @@ impl Cache {
             .create(&root)?;
         check_access(directory, &root)?;
         let pinned = Mutex::new(pins::read_all(&root)?);
-        let used_bytes = evict::scan(&root)?.iter().map(|file| file.bytes).sum();
+        let used_bytes = evict::total(&evict::scan(&root)?);
         let cache = Self {
             root,
             max_bytes,
             used_bytes: AtomicU64::new(0),
             uncounted_bytes: AtomicU64::new(0),
             pinned,
+            short_at: AtomicU64::new(0),
             grew: Notify::new(),
             open_files: OpenFiles::new(),
             failures: CacheFailures::default(),
@@ -77,9 +87,21 @@ impl Cache {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// Returns whether the cache exceeded its limit when it was counted last, or has since.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.used_bytes() > self.max_bytes
+    }
+
     /// Returns the limit of the cache in bytes.
     pub(crate) fn max_bytes(&self) -> u64 {
         self.max_bytes
+    }
+
+    /// Returns when eviction last took a segment that had been used within [`RECENT_USE`], in
+    /// seconds since the epoch, or `None` if it never did.
+    pub(crate) fn short_at(&self) -> Option<u64> {
+        let at = self.short_at.load(Ordering::Relaxed);
+        (at > 0).then_some(at)
     }
 
     /// Returns the failure of the cache's disk that lasts at present.
@@ -129,9 +151,7 @@ impl Cache {
         let path = self.path(id, "meta");
         let directory = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory)?;
-        let staged = tempfile::Builder::new()
-            .prefix(".meta-")
-            .tempfile_in(directory)?;
+        let staged = staged::create(directory)?;
         staged
             .as_file()
             .write_all_at(&(frame.len() as u64).to_le_bytes(), 0)?;
@@ -241,23 +261,18 @@ impl Cache {
         self.grew.notified().await;
     }
 
-    /// Counts the cache. If it is over its limit, evicts the least recently used segments, down to
-    /// nine tenths of the limit.
+    /// Counts the cache. If it is over its limit, evicts the least recently used segments, except
+    /// those `in_use`.
     ///
     /// Returns the ids of the evicted segments. Looks at all files of the cache.
-    pub(crate) fn evict(&self) -> io::Result<HashSet<SegmentId>> {
+    pub(crate) fn evict(&self, in_use: &HashSet<SegmentId>) -> io::Result<HashSet<SegmentId>> {
         // Two mounts that evict at the same time would each evict enough for both. And a segment
         // that a mount pins must not be evicted by another one that has read the pins before.
         let lock = self.lock_file()?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            // Another mount evicts or pins. The next chunk that this one stores wakes it again.
-            Err(TryLockError::WouldBlock) => return Ok(HashSet::new()),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
+        lock.lock()?;
         self.uncounted_bytes.store(0, Ordering::Relaxed);
         let files = self.scan()?;
-        let used: u64 = files.iter().map(|file| file.bytes).sum();
+        let used = evict::total(&files);
         if used <= self.max_bytes {
             self.used_bytes.store(used, Ordering::Relaxed);
             return Ok(HashSet::new());
@@ -269,10 +284,8 @@ impl Cache {
         // A mount that starts without a daemon needs these segments. They may take a tenth of the
         // cache, so that they leave room for everything else.
         let kept = evict::spare(&files, self.max_bytes / 10, kept::needed(&self.root));
-        // Down to nine tenths, not to the limit: otherwise each stored chunk would cause another
-        // scan of all files.
-        let spared = pinned.union(&kept).copied().collect();
-        let victims = evict::choose(files, self.max_bytes / 10 * 9, &spared);
+        let spared = pinned.union(&kept).chain(in_use).copied().collect();
+        let victims = evict::choose(files, self.max_bytes, &spared);
         drop(pinned);
         let mut freed = 0;
         for victim in &victims {
@@ -288,6 +301,13 @@ impl Cache {
         }
         self.used_bytes
             .store(used.saturating_sub(freed), Ordering::Relaxed);
+        let is_recent = |age: Duration| age < RECENT_USE;
+        if victims
+            .iter()
+            .any(|victim| victim.used_at.elapsed().is_ok_and(is_recent))
+        {
+            self.short_at.store(clock::now(), Ordering::Relaxed);
+        }
         Ok(victims.into_iter().map(|victim| victim.id).collect())
     }
 
@@ -310,11 +330,11 @@ impl Cache {
         File::options().create(true).append(true).open(path)
     }
 
-    /// Returns how many bytes of disk `segments` may take when they are pinned for `repo`.
+    /// Returns how many bytes of disk `segments` of `repo` may take.
     ///
     /// This is the cache's limit without the bytes that pins of other repositories take. Looks at
     /// all files of the cache.
-    pub(crate) fn room_for_pin(
+    pub(crate) fn room_for(
         &self,
         repo: &RepoName,
         segments: &HashSet<SegmentId>,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::clock::Moment;
+use crate::lasting_failure::LastingFailure;
 
 /// How long the last failure must be past before a success ends it. On a full disk some writes
 /// succeed between others that fail.
@@ -29,8 +29,7 @@ pub(crate) struct CacheFailures {
 pub(crate) struct CacheFailure {
     /// The error of the last occurrence.
     pub(crate) error: Arc<io::Error>,
-    /// The time of the first occurrence.
-    pub(crate) since: Moment,
+    pub(crate) failure: LastingFailure,
     last_at: Instant,
 }
 
@@ -39,16 +38,16 @@ impl CacheFailures {
     pub(crate) fn note(&self, error: io::Error) {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |known: &&CacheFailure| known.error.kind() == error.kind();
-        let since = present.as_ref().filter(same).map(|known| known.since);
-        if since.is_none() {
+        let known = present.as_ref().filter(same);
+        if known.is_none() {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "Can't use the cache, reading on without it: {error}"
             );
         }
         *present = Some(CacheFailure {
+            failure: LastingFailure::after(known.map(|known| &known.failure), error.to_string()),
             error: Arc::new(error),
-            since: since.unwrap_or_else(Moment::now),
             last_at: Instant::now(),
         });
         self.has_failed.store(true, Ordering::Release);
@@ -88,9 +87,9 @@ mod tests {
         assert!(failures.present().is_none());
 
         failures.note(full());
-        let since = failures.present().unwrap().since;
+        let failure = failures.present().unwrap().failure;
         failures.note(full());
-        assert_eq!(failures.present().unwrap().since, since);
+        assert_eq!(failures.present().unwrap().failure, failure);
         failures.note_success();
 
         assert!(failures.present().is_none());

@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::staged;
+
 /// How long a snapshot is kept after it was last shown from disk or changed.
 const MAX_AGE: Duration = Duration::from_hours(365 * 24);
 /// The name of the file with the list of hosts. Other names are digests.
@@ -57,7 +59,8 @@ pub(crate) struct KeptSnapshots {
 
 impl KeptSnapshots {
     /// Opens the kept snapshots in the cache at `root` for the daemons that `identity` describes,
-    /// and removes those of all daemons that nobody has needed for a year.
+    /// and removes those of all daemons that nobody has needed for a year, and what killed mounts
+    /// left.
     pub(super) fn open(root: &Path, identity: &str) -> Self {
         remove_old(root).ok();
         let key = Digest::of(identity.as_bytes()).to_string();
@@ -116,9 +119,7 @@ impl KeptSnapshots {
             bytes.extend_from_slice(rest);
             bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
             fs::create_dir_all(&self.directory)?;
-            let mut staged = tempfile::Builder::new()
-                .prefix(".kept-")
-                .tempfile_in(&self.directory)?;
+            let mut staged = staged::create(&self.directory)?;
             staged.write_all(&bytes)?;
             staged.persist(path).map_err(|error| error.error)?;
             Ok::<_, io::Error>(())
@@ -152,6 +153,7 @@ fn note_use(path: &Path) -> io::Result<()> {
 fn remove_old(root: &Path) -> io::Result<()> {
     for directory in directories(root) {
         for (path, used_at) in files(&directory) {
+            staged::remove_left(&path);
             if used_at.elapsed().is_ok_and(|age| age > MAX_AGE) {
                 fs::remove_file(path)?;
             }

@@ -6,6 +6,7 @@
 //! <cache_dir>/v1/pins/<repository>                       ids of segments that are never evicted
 //! <cache_dir>/v1/kept/<digest>/<digest>                  what a repository looked like last
 //! <cache_dir>/v1/lock                                    held by a mount that evicts or pins
+//! <cache_dir>/v1/…/.<letters>                            a file that is being written
 //! ```
 //!
 //! A mark is a checksum of the chunk's content. After a restart, a chunk counts as cached only once
@@ -21,6 +22,7 @@ mod open_files;
 mod overflow;
 mod pins;
 mod segment_file;
+mod staged;
 #[cfg(test)]
 mod tests;
 

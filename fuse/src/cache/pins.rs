@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use cachewfs_format::{Digest, RepoName, SegmentId};
 
+use super::staged;
+
 fn directory(root: &Path) -> PathBuf {
     root.join("pins")
 }
@@ -22,9 +24,7 @@ fn file_name(repo: &RepoName) -> String {
 pub(super) fn write(root: &Path, repo: &RepoName, segments: &[SegmentId]) -> io::Result<()> {
     let directory = directory(root);
     fs::create_dir_all(&directory)?;
-    let mut staged = tempfile::Builder::new()
-        .prefix(".pin-")
-        .tempfile_in(&directory)?;
+    let mut staged = staged::create(&directory)?;
     for id in segments {
         writeln!(staged, "{id}")?;
     }

@@ -1,16 +1,20 @@
 //! Several mounts on one cache, and mounts that end while they evict.
 
+use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cachewfs_format::{ChunkEncoding, SegmentId, SegmentTable, SegmentWriter, encode_chunk};
+use cachewfs_format::{
+    ChunkEncoding, RepoName, SegmentId, SegmentTable, SegmentWriter, encode_chunk,
+};
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
 use super::Cache;
 use super::evict::scan;
 use super::open_files::OpenFiles;
+use super::staged;
 
 const MIB: u64 = 1 << 20;
 
@@ -46,7 +50,7 @@ fn mounts_that_share_a_cache_keep_its_limit_together() {
         let mount = &mounts[usize::from(seed % 2)];
         store(mount, seed);
         if mount.grew().now_or_never().is_some() {
-            mount.evict().unwrap();
+            mount.evict(&HashSet::new()).unwrap();
         }
         most = most.max(bytes_on_disk(directory.path()));
     }
@@ -67,7 +71,7 @@ fn a_data_file_that_lost_its_meta_file_is_evicted_first() {
         .join(&orphan);
     fs::remove_file(path.with_extension("meta")).unwrap();
 
-    let evicted = cache.evict().unwrap();
+    let evicted = cache.evict(&HashSet::new()).unwrap();
 
     assert!(evicted.contains(ids.last().unwrap()));
     assert!(!path.with_extension("data").exists());
@@ -82,16 +86,52 @@ fn a_clock_that_was_moved_back_does_not_get_new_segments_evicted() {
         let id = store(&cache, seed);
         cache.touch(id, SystemTime::now() + Duration::from_hours(3));
     }
-    assert!(cache.evict().unwrap().is_empty());
+    assert!(cache.evict(&HashSet::new()).unwrap().is_empty());
 
     let new: Vec<_> = (4..6).map(|seed| store(&cache, seed)).collect();
     for &id in &new {
         cache.touch(id, SystemTime::now());
     }
-    let evicted = cache.evict().unwrap();
+    let evicted = cache.evict(&HashSet::new()).unwrap();
 
     assert!(!evicted.is_empty());
     assert!(new.iter().all(|id| !evicted.contains(id)));
+}
+
+#[test]
+fn temporary_files_of_killed_mounts_are_removed_and_those_of_others_are_not() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path().join("v1");
+    let cache = Cache::open(directory.path(), 100 * MIB).unwrap();
+    let segment = store(&cache, 1).to_string();
+    let hosts = ["host".to_owned()];
+    cache.kept_snapshots("http://a").write_hosts(&hosts);
+    let repo = RepoName::parse("host/repo").unwrap();
+    cache.pin(&repo, &[]).unwrap();
+    let kept = fs::read_dir(root.join("kept")).unwrap().next().unwrap();
+    let directories = [
+        root.join(segment.split_at(2).0),
+        root.join("pins"),
+        kept.unwrap().path(),
+    ];
+    let leave = |directory: &PathBuf, hours| {
+        // As a mount leaves it that is killed before it renames the file.
+        let (file, path) = staged::create(directory).unwrap().keep().unwrap();
+        let age = Duration::from_hours(hours);
+        file.set_modified(SystemTime::now() - age).unwrap();
+        path
+    };
+    let old = directories.each_ref().map(|directory| leave(directory, 2));
+    let young = directories.each_ref().map(|directory| leave(directory, 0));
+
+    let restarted = Cache::open(directory.path(), 100 * MIB).unwrap();
+    let kept = restarted.kept_snapshots("http://a");
+
+    assert_eq!(old.map(|path| path.exists()), [false; 3]);
+    assert_eq!(young.map(|path| path.exists()), [true; 3]);
+    assert_eq!(kept.hosts().unwrap(), hosts);
+    assert_eq!(restarted.pinned_repos().unwrap(), [repo]);
+    assert_eq!(bytes_on_disk(directory.path()) / MIB, 1);
 }
 
 #[test]

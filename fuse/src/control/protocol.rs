@@ -14,6 +14,7 @@
 
 use std::path::PathBuf;
 
+pub use cachewfs_format::SnapshotPart;
 use cachewfs_format::{RepoName, SnapshotId};
 use serde::{Deserialize, Serialize};
 
@@ -69,20 +70,6 @@ pub enum ControlRequest {
     Replace,
     /// Unmounts and ends the mount's process. Before that, it answers [`ControlAnswer::Nothing`].
     Stop,
-}
-
-/// A part of a snapshot to fetch. Each contains the one before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SnapshotPart {
-    /// Refs, commit-graph, pack indexes and the tip pack: everything that a checkout needs.
-    Hot,
-    /// [`SnapshotPart::Hot`] and all commits.
-    Commits,
-    /// [`SnapshotPart::Commits`] and all git trees.
-    Trees,
-    /// Everything.
-    All,
 }
 
 /// One line from the mount.
@@ -183,22 +170,17 @@ pub struct StatusReport {
     /// The failure of the cache's disk, or `None` if the cache can be used.
     #[serde(default)]
     pub cache_failure: Option<FailureReport>,
+    /// When the cache last evicted bytes that had been used within the minute before, in seconds
+    /// since the epoch: it is smaller than what is read at once. `None` if it never did.
+    #[serde(default)]
+    pub cache_short_at: Option<u64>,
     /// All traffic since the mount started.
     pub traffic: TrafficReport,
     /// Since when no daemon answers, or `None` if one answered the last request.
     #[serde(default)]
-    pub outage: Option<OutageReport>,
+    pub outage: Option<FailureReport>,
     /// The repositories that were looked up since the mount started, and the pinned ones.
     pub repos: Vec<RepoReport>,
-}
-
-/// A time in which no daemon answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutageReport {
-    /// When a request first failed, in seconds since the epoch.
-    pub since: u64,
-    /// The error of the last request.
-    pub reason: String,
 }
 
 /// A failure that lasts.
@@ -257,6 +239,9 @@ pub struct RepoReport {
     pub checked_at: Option<u64>,
     /// The last error, or `None` if a later attempt succeeded.
     pub last_error: Option<String>,
+    /// Why the mount doesn't fetch the snapshot by itself, or `None` if it does.
+    #[serde(default)]
+    pub unhydrated: Option<String>,
     /// The files whose last read failed, the latest first.
     #[serde(default)]
     pub failed_reads: Vec<FailedReadReport>,

@@ -23,13 +23,12 @@ use tracing::{debug, warn};
 use super::HEARTBEAT;
 use super::clones::Clones;
 use super::connections::{ConnectionPermit, Connections, Peer, admit};
-use super::protocol::{
-    ControlAnswer, ControlRequest, FailureReport, Progress, Reply, SnapshotPart, StatusReport,
-};
+use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 use crate::error::chain;
 use crate::fetch::FetchError;
+use crate::fs::Tree;
 use crate::mount_table::DeviceNumber;
 use crate::repository::{Repositories, Repository, kept_of};
 use crate::segment::ReadError;
@@ -267,7 +266,7 @@ impl ControlConnection {
         match request {
             ControlRequest::Status => Ok(ControlAnswer::Status(Box::new(self.status().await?))),
             ControlRequest::Resolve { repo } => {
-                Ok(resolved(&*self.resolve(&repo, &progress).await?))
+                Ok(self.resolved(&*self.resolve(&repo, &progress).await?))
             }
             ControlRequest::Prefetch { repo, part } => {
                 let repository = self.resolve(&repo, &progress).await?;
@@ -303,7 +302,7 @@ impl ControlConnection {
                 let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
                 outcome.map_err(|error| error.chain())?;
-                Ok(resolved(&repository))
+                Ok(self.resolved(&repository))
             }
             ControlRequest::RegisterClone { repo, directory } => {
                 if !self.repositories.is_resolved(&repo) {
@@ -403,25 +402,28 @@ impl ControlConnection {
                 .cache
                 .failures()
                 .present()
-                .map(|failure| FailureReport {
-                    reason: failure.error.to_string(),
-                    since: failure.since.seconds_since_epoch(),
-                }),
+                .map(|known| known.failure.report()),
+            cache_short_at: backend.cache.short_at(),
             traffic: backend.traffic.report(),
             outage: self.repositories.reachability.outage(),
             repos,
         })
     }
-}
 
-fn resolved(repository: &Repository) -> ControlAnswer {
-    let generation = repository.view().generation;
-    ControlAnswer::Resolved {
-        snapshot: generation.snapshot,
-        upstream_url: generation.upstream_url.clone(),
-        default_branch: generation.default_branch.clone(),
-        objects_directory: repository.objects_directory.clone(),
-        notice: generation.notice.clone(),
+    fn resolved(&self, repository: &Repository) -> ControlAnswer {
+        let generation = repository.view().generation;
+        let objects_directory = Tree::Inner.root(&repository.name);
+        ControlAnswer::Resolved {
+            snapshot: generation.snapshot,
+            upstream_url: generation.upstream_url.clone(),
+            default_branch: generation.default_branch.clone(),
+            objects_directory: self
+                .repositories
+                .options
+                .mount_point
+                .join(objects_directory),
+            notice: generation.notice.clone(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
@@ -20,6 +21,10 @@ use crate::mount_table::DeviceNumber;
 
 /// The end of the name of each socket.
 const SUFFIX: &str = ".sock";
+/// The end of the name of a socket that doesn't listen yet.
+const STAGED_SUFFIX: &str = ".sock.new";
+/// How long such a socket may exist before it counts as left by a killed mount.
+const STAGED_AGE: Duration = Duration::from_hours(1);
 
 /// A listening control socket. Dropping it removes the file.
 #[derive(Debug)]
@@ -57,7 +62,7 @@ impl ControlSocket {
     ) -> io::Result<Self> {
         let name = socket_name(device);
         // Clients see the socket only once it listens, so one that refuses them is dead.
-        let staged = format!("{name}.new");
+        let staged = name.replace(SUFFIX, STAGED_SUFFIX);
         fs::remove_file(directory.join(&staged)).ok();
         let listener = UnixListener::bind(directory.join(&staged))?;
         // Until here the umask decided which users may connect. This is no gap: no connection is
@@ -133,7 +138,13 @@ pub(super) async fn remove_dead_sockets(directory: &SocketDirectory) {
             let connected = UnixStream::connect(&path).await;
             connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         };
-        if name.ends_with(SUFFIX) && is_refused().await {
+        let is_staged_long = || {
+            let metadata = fs::symlink_metadata(&path).ok();
+            let changed_at = metadata.and_then(|metadata| metadata.modified().ok());
+            let age = changed_at.and_then(|at| at.elapsed().ok());
+            name.ends_with(STAGED_SUFFIX) && age.is_some_and(|age| age >= STAGED_AGE)
+        };
+        if (name.ends_with(SUFFIX) || is_staged_long()) && is_refused().await {
             fs::remove_file(path).ok();
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cachewfs_format::RepoName;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use rustix::process::{Uid, geteuid};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -103,13 +104,23 @@ async fn only_the_sockets_of_dead_mounts_are_removed() {
     let served = Served::start();
     let path = |name: &str| served.directory.path().join(name);
     // Dropping a listener leaves the file behind, as SIGKILL does.
-    drop(std::os::unix::net::UnixListener::bind(path("0-8.sock")).unwrap());
+    for left in ["0-8.sock", "0-9.sock.new", "0-10.sock.new"] {
+        drop(std::os::unix::net::UnixListener::bind(path(left)).unwrap());
+    }
     std::fs::File::create(path("other")).unwrap();
+    // A mount that just starts has a socket of this name, too, but not for years.
+    let epoch = Timespec::default();
+    let times = Timestamps {
+        last_access: epoch,
+        last_modification: epoch,
+    };
+    rustix::fs::utimensat(CWD, path("0-9.sock.new"), &times, AtFlags::empty()).unwrap();
 
     let sockets = SocketDirectory::open(served.directory.path(), geteuid()).unwrap();
     remove_dead_sockets(&sockets).await;
 
-    assert!(!path("0-8.sock").exists() && path("other").exists());
+    assert!(!path("0-8.sock").exists() && !path("0-9.sock.new").exists());
+    assert!(path("0-10.sock.new").exists() && path("other").exists());
     assert!(served.ask(&ControlRequest::Status).await.is_ok());
 }
 

@@ -20,7 +20,7 @@ mod sorted_ids;
 use std::ops::Range;
 use std::sync::Arc;
 
-use cachewfs_format::{ObjectId, Role};
+use cachewfs_format::{ObjectId, PackKind, Role};
 use futures_util::future::{join, join_all};
 
 use crate::segment::{ReadError, Segment};
@@ -44,7 +44,7 @@ pub(crate) async fn fetch(head: ObjectId, segments: &[Arc<Segment>]) {
     let oid = head.as_bytes();
     let graph = commit_graph::prefetch(of_role(Role::CommitGraph), oid);
     // HEAD's commit is in one of the packs of these roles.
-    let hot = [Role::PackTip, Role::PackIncrement, Role::PackCommits];
+    let hot = [PackKind::Tip, PackKind::Increment, PackKind::Commits].map(Role::Pack);
     let packs = hot.into_iter().flat_map(of_role).map(|pack| {
         let path = pack.record().file.as_ref().map(|file| file.path.as_bytes());
         let is_index = move |segment: &&Arc<Segment>| {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
 
-use super::lookup::{DOT_GIT, INDEX, OBJECTS, join, top_of, tree_file, work_tree_node};
+use super::lookup::{DOT_GIT, INDEX, join, top_of, tree_file, tree_root, work_tree_node};
 use super::{Area, Attr, Fs, Ino, Node, Tree};
 use crate::error::FsError;
 use crate::repository::{Repository, View};
@@ -187,24 +187,15 @@ impl Fs {
             names.sort();
             names.dedup();
         }
-        let mut children = Vec::new();
-        if prefix.is_empty() && area == Area::Root {
-            let node = Node::Names {
-                area: Area::Objects,
-                prefix: String::new(),
-            };
-            children.push((OBJECTS.to_vec(), node));
-        }
-        for name in names {
+        let child = |name: String| {
             let full = if prefix.is_empty() {
                 name.clone()
             } else {
                 format!("{prefix}/{name}")
             };
-            let node = self.listed(area, full);
-            children.push((name.into_bytes(), node));
-        }
-        children
+            (name.into_bytes(), self.listed(area, full))
+        };
+        names.into_iter().map(child).collect()
     }
 
     /// Returns what a listing shows for a known name.
@@ -229,11 +220,8 @@ async fn tree_children(
     path: &[u8],
 ) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
     let view = repository.view();
-    let nodes = match tree {
-        Tree::Git => &view.generation.git,
-        Tree::Objects => &*view.objects,
-    };
-    let mut children: Vec<(Vec<u8>, Node)> = nodes
+    let mut children: Vec<(Vec<u8>, Node)> = tree
+        .nodes(&view)
         .children(path)
         .into_iter()
         .map(|(name, node)| {
@@ -265,13 +253,8 @@ async fn work_tree_children(
 ) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
     let mut children = Vec::new();
     if path.is_empty() {
-        let repository = Arc::clone(repository);
-        let node = Node::TreeDirectory {
-            repository,
-            tree: Tree::Git,
-            path: Vec::new(),
-        };
-        children.push((DOT_GIT.to_vec(), node));
+        let git = tree_root(Arc::clone(repository), Tree::Git);
+        children.push((DOT_GIT.to_vec(), git));
     }
     let generation = repository.view().generation;
     let work_tree = generation.work_tree(Purpose::Demand).await?;

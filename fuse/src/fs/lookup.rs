@@ -10,10 +10,13 @@ use crate::repository::{RepoError, Repository, ResolvedName, is_probed};
 use crate::traffic::Purpose;
 use crate::view::{FileContent, StaticFile, StaticNode, WorkTreeNode};
 
-/// The directory with the object directories that clones borrow from.
+/// The directory with the bare repositories that older clones borrow from. No listing has it.
 pub(super) const OBJECTS: &[u8] = b".objects";
 /// The git directory in the work tree of a repository.
 pub(super) const DOT_GIT: &[u8] = b".git";
+/// The bare repository in the git directory. No listing has it, so that a program that reads every
+/// file, such as `grep -r`, doesn't fetch all packs.
+pub(super) const INNER: &[u8] = b"cachewfs";
 /// The index in the git directory. Its bytes are known only once the work tree is loaded.
 pub(super) const INDEX: &[u8] = b"index";
 
@@ -79,11 +82,16 @@ impl Fs {
         }
         let full = format!("{prefix}/{name}");
         let repo = RepoName::parse(&full).map_err(|_| FsError::NoEntry)?;
-        if repo.as_str() != full {
-            // `parse` drops a ".git" at the end. A repository has one path, the one without it.
-            return Err(FsError::NoEntry);
+        if repo.as_str() == full {
+            return self.repository(area, &repo).await;
         }
-        self.repository(area, &repo).await
+        // `parse` has dropped a ".git" at the end.
+        match (area, self.repository(area, &repo).await?) {
+            (Area::Root, Node::WorkTreeDirectory { repository, .. }) => {
+                Ok(tree_root(repository, Tree::Bare))
+            }
+            _ => Err(FsError::NoEntry),
+        }
     }
 
     /// Finds the repository `name`, or the directory of names that it is.
@@ -124,11 +132,16 @@ pub(super) fn top_of(area: Area, repository: Arc<Repository>) -> Node {
             repository,
             path: Vec::new(),
         },
-        Area::Objects => Node::TreeDirectory {
-            repository,
-            tree: Tree::Objects,
-            path: Vec::new(),
-        },
+        Area::Objects => tree_root(repository, Tree::Objects),
+    }
+}
+
+/// Returns the root directory of a small tree.
+pub(super) fn tree_root(repository: Arc<Repository>, tree: Tree) -> Node {
+    Node::TreeDirectory {
+        repository,
+        tree,
+        path: Vec::new(),
     }
 }
 
@@ -146,6 +159,9 @@ async fn tree_child(
     path: &[u8],
 ) -> Result<Node, FsError> {
     let view = repository.view();
+    if tree == Tree::Git && path == INNER {
+        return Ok(tree_root(Arc::clone(repository), Tree::Inner));
+    }
     if tree == Tree::Git && path == INDEX {
         if !view.generation.has_work_tree() {
             return Err(FsError::NoEntry);
@@ -157,11 +173,7 @@ async fn tree_child(
         };
         return Ok(tree_file(repository, tree, path, file));
     }
-    let nodes = match tree {
-        Tree::Git => &view.generation.git,
-        Tree::Objects => &*view.objects,
-    };
-    match nodes.get(path) {
+    match tree.nodes(&view).get(path) {
         None => Err(FsError::NoEntry),
         Some(StaticNode::File(file)) => Ok(tree_file(repository, tree, path, file.clone())),
         Some(StaticNode::Directory) => Ok(Node::TreeDirectory {
@@ -192,12 +204,7 @@ async fn work_tree_child(
     name: &[u8],
 ) -> Result<Node, FsError> {
     if path.is_empty() && name == DOT_GIT {
-        let repository = Arc::clone(repository);
-        return Ok(Node::TreeDirectory {
-            repository,
-            tree: Tree::Git,
-            path: Vec::new(),
-        });
+        return Ok(tree_root(Arc::clone(repository), Tree::Git));
     }
     if name.eq_ignore_ascii_case(DOT_GIT) {
         // No index contains the name. git looks for it in each directory that it is started in, and

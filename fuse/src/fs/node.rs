@@ -6,8 +6,8 @@ use cachewfs_format::RepoName;
 use serde::{Deserialize, Serialize};
 
 use super::{Attr, FileKind, Ino, ino_of};
-use crate::repository::Repository;
-use crate::view::{FileContent, StaticFile, WorkTreeFile};
+use crate::repository::{Repository, View};
+use crate::view::{FileContent, StaticFile, StaticTree, WorkTreeFile};
 
 /// The modification time of directories, in seconds since the epoch: 1980-01-02T00:00:00Z.
 ///
@@ -25,12 +25,51 @@ pub(crate) enum Area {
 }
 
 /// A small tree of a repository, which is in memory as a whole.
+///
+/// All but the first are the bare repository, which has the packs, at different paths. A file of it
+/// is one inode at all paths, so that the kernel keeps its pages once. A directory is one inode at
+/// each path, because the kernel would move a directory that it finds at a second path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Tree {
-    /// `<repository>/.git`.
+    /// `<repository>/.git`, which borrows the objects of [`Tree::Inner`].
     Git,
-    /// `.objects/<repository>`.
+    /// The bare repository at `.objects/<repository>`, from which older clones borrow.
     Objects,
+    /// The bare repository at `<repository>.git`.
+    Bare,
+    /// The bare repository at `<repository>/.git/cachewfs`, from which `.git` and clones borrow.
+    Inner,
+}
+
+impl Tree {
+    /// The trees that are the bare repository.
+    pub(crate) const BARE: [Self; 3] = [Self::Objects, Self::Bare, Self::Inner];
+
+    /// Returns the files and directories of the tree in `view`.
+    pub(crate) fn nodes(self, view: &View) -> &StaticTree {
+        match self {
+            Self::Git => &view.generation.git,
+            Self::Objects | Self::Bare | Self::Inner => &view.objects,
+        }
+    }
+
+    /// Returns the path of the tree's root from the mount point.
+    pub(crate) fn root(self, repo: &RepoName) -> String {
+        match self {
+            Self::Git => format!("{repo}/.git"),
+            Self::Objects => format!(".objects/{repo}"),
+            Self::Bare => format!("{repo}.git"),
+            Self::Inner => format!("{repo}/.git/cachewfs"),
+        }
+    }
+
+    /// Returns the tree that stands for all trees with this one's files.
+    fn of_files(self) -> Self {
+        match self {
+            Self::Git => Self::Git,
+            Self::Objects | Self::Bare | Self::Inner => Self::Bare,
+        }
+    }
 }
 
 /// The file or directory that an inode stands for.
@@ -115,7 +154,7 @@ impl Node {
                 repository,
                 tree,
                 path,
-            } => tree_ino(repository, *tree, path),
+            } => tree_directory_ino(repository.name.as_str(), *tree, path),
             Self::TreeFile {
                 repository,
                 tree,
@@ -129,7 +168,8 @@ impl Node {
                     FileContent::Bytes(bytes) => *blake3::hash(bytes).as_bytes(),
                     FileContent::Segment(segment) => *segment.record().id.0.as_bytes(),
                 };
-                ino_of(tree_tag(*tree), repository.name.as_str(), path, &content)
+                let repo = repository.name.as_str();
+                ino_of(tree_tag(tree.of_files()), repo, path, &content)
             }
             Self::WorkTreeDirectory { repository, path } => {
                 work_tree_ino(repository.name.as_str(), path)
@@ -156,41 +196,31 @@ impl Node {
 
     /// Returns the path from the mount point, for people.
     pub(super) fn path_in_mount(&self) -> String {
-        let repo = self
-            .repository()
-            .map_or("", |repository| repository.name.as_str());
-        let objects = |area: Area| {
-            if area == Area::Objects {
-                ".objects"
-            } else {
-                ""
-            }
+        let area_root = |area: &Area| match area {
+            Area::Root => String::new(),
+            Area::Objects => ".objects".to_owned(),
         };
-        let (top, path) = match self {
-            Self::Names { area, prefix } => (objects(*area), prefix.as_bytes()),
-            Self::Unloaded { area, name } => (objects(*area), name.as_str().as_bytes()),
-            Self::TreeDirectory { tree, path, .. } | Self::TreeFile { tree, path, .. } => (
-                if *tree == Tree::Objects {
-                    ".objects"
-                } else {
-                    ""
-                },
-                &**path,
-            ),
-            Self::WorkTreeDirectory { path, .. } | Self::WorkTreeFile { path, .. } => ("", &**path),
-        };
-        let is_git = matches!(
-            self,
+        let (root, path) = match self {
+            Self::Names { area, prefix } => (area_root(area), prefix.as_bytes()),
+            Self::Unloaded { area, name } => (area_root(area), name.as_str().as_bytes()),
             Self::TreeDirectory {
-                tree: Tree::Git,
+                repository,
+                tree,
+                path,
+            } => (tree.root(&repository.name), path.as_slice()),
+            Self::TreeFile {
+                repository,
+                tree,
+                path,
                 ..
-            } | Self::TreeFile {
-                tree: Tree::Git,
-                ..
-            }
-        );
+            } => (tree.of_files().root(&repository.name), path.as_slice()),
+            Self::WorkTreeDirectory { repository, path }
+            | Self::WorkTreeFile {
+                repository, path, ..
+            } => (repository.name.to_string(), path.as_slice()),
+        };
         let path = String::from_utf8_lossy(path);
-        let parts = [top, repo, if is_git { ".git" } else { "" }, &path];
+        let parts = [&*root, &*path];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         parts.join("/")
     }
@@ -252,11 +282,9 @@ fn tree_tag(tree: Tree) -> &'static [u8] {
     match tree {
         Tree::Git => b"git",
         Tree::Objects => b"object tree",
+        Tree::Bare => b"bare",
+        Tree::Inner => b"inner",
     }
-}
-
-fn tree_ino(repository: &Repository, tree: Tree, path: &[u8]) -> Ino {
-    tree_directory_ino(repository.name.as_str(), tree, path)
 }
 
 /// Returns the inode number of a directory of a small tree.

@@ -100,8 +100,8 @@ async fn shows_its_own_git_directory_and_nothing_that_runs() {
         refs.ends_with(&format!("{COMMIT} refs/heads/main\n")),
         "{refs}"
     );
-    let expected = format!("/mnt/.objects/{REPO}/objects\n");
-    assert_eq!(content(fs, alternates.ino).await, expected.as_bytes());
+    let expected = b"../cachewfs/objects\n";
+    assert_eq!(content(fs, alternates.ino).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,18 +185,58 @@ async fn a_file_is_found_without_loading_a_long_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn packs_are_where_alternates_point() {
-    let Bench { fs, .. } = &sample();
+async fn packs_are_in_the_bare_repository_at_each_of_its_paths() {
+    let Bench { fs, source, .. } = &sample();
+    let mut found = Vec::new();
 
-    let packs = walk(fs, &[".objects", "host", "org", "repo", "objects", "pack"])
-        .await
-        .unwrap();
-    let names = names(fs, packs.ino).await;
-    let pack = fs.lookup(packs.ino, names[3].as_bytes()).await.unwrap();
+    for path in [
+        &["host", "org", "repo.git"][..],
+        &["host", "org", "repo", ".git", "cachewfs"],
+        &[".objects", "host", "org", "repo"],
+    ] {
+        let bare = walk(fs, path).await.unwrap();
+        let in_bare = ["HEAD", "config", "info", "objects", "packed-refs", "refs"];
+        assert_eq!(names(fs, bare.ino).await[2..], in_bare, "{path:?}");
+        assert!(bare.is_top_of_repository);
+        let packs = walk(fs, &[path, &["objects", "pack"]].concat())
+            .await
+            .unwrap();
+        let names = names(fs, packs.ino).await;
+        assert_eq!(names.len(), 4, "{names:?}");
+        let pack = fs.lookup(packs.ino, names[3].as_bytes()).await.unwrap();
+        assert_eq!(content(fs, pack.ino).await, b"PACK of the first snapshot");
+        assert_eq!(pack.mtime, 7);
+        found.push((packs.ino, pack.ino));
+    }
 
-    assert_eq!(names.len(), 4, "{names:?}");
-    assert_eq!(content(fs, pack.ino).await, b"PACK of the first snapshot");
-    assert_eq!(pack.mtime, 7);
+    assert!(found[0].0 != found[1].0 && found[1].0 != found[2].0);
+    assert!(found[0].1 == found[1].1 && found[1].1 == found[2].1);
+    // A program that reads every file must not fetch the packs.
+    let organisation = walk(fs, &["host", "org"]).await.unwrap();
+    assert_eq!(names(fs, organisation.ino).await[2..], ["repo"]);
+    assert_eq!(source.take_asked(), ["hosts", "host/org", REPO]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bare_repository_of_an_absent_one_is_absent_without_a_second_request() {
+    let Bench { fs, source, .. } = &sample();
+
+    for path in [
+        &["host", "org", "absent.git"][..],
+        &["host", "org", "absent"],
+        &["host", "org.git"],
+        &["host", "org", ".git"],
+        &["host", "org", "repo.git.git"],
+        &["host", "org", "repo.GIT"],
+        &["host", "org", "repo.git", ".git"],
+        &[".objects", "host", "org", "repo.git"],
+    ] {
+        let error = walk(fs, path).await.unwrap_err();
+        assert!(matches!(error, FsError::NoEntry), "{path:?}: {error}");
+    }
+
+    let asked = ["hosts", "host/org", "host/org/absent", REPO];
+    assert_eq!(source.take_asked(), asked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,12 +253,7 @@ async fn a_missing_name_is_no_entry() {
         let error = in_repo(fs, path).await.unwrap_err();
         assert!(matches!(error, FsError::NoEntry), "{path:?}: {error}");
     }
-    for path in [
-        &["other"][..],
-        &["host", "org", "repo.git"],
-        &["host", "-x"],
-        &["host", "a b"],
-    ] {
+    for path in [&["other"][..], &["host", "-x"], &["host", "a b"]] {
         let error = walk(fs, path).await.unwrap_err();
         assert!(matches!(error, FsError::NoEntry), "{path:?}: {error}");
     }

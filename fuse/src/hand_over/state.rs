@@ -13,7 +13,7 @@ use cachewfs_format::{RepoName, SnapshotId, TocSegment};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::HandOverError;
-use crate::control::protocol::FailedReadReport;
+use crate::control::protocol::{FailedReadReport, FailureReport};
 use crate::fs::{Area, Ino, Tree};
 use crate::mount_table::DeviceNumber;
 use crate::repository::Repository;
@@ -94,9 +94,7 @@ pub(crate) struct NamesState {
 /// The daemons' silence.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct OutageState {
-    /// In seconds since the epoch.
-    pub since: u64,
-    pub reason: String,
+    pub failure: FailureReport,
     /// How long lookups still fail without a request.
     pub believed_for: Duration,
 }

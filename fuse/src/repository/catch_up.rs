@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use cachewfs_format::{Role, SnapshotId};
+use cachewfs_format::SnapshotId;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -122,15 +122,9 @@ impl Repositories {
         if tail.etag == old.etag {
             return Ok(old.snapshot);
         }
-        let objects = repository.objects_directory.join("objects");
-        let (new, tail) = Generation::load(
-            &repository.name,
-            tail,
-            &self.segments,
-            &objects,
-            Purpose::Background,
-        )
-        .await?;
+        let loaded =
+            Generation::load(&repository.name, tail, &self.segments, Purpose::Background).await?;
+        let (new, tail) = loaded;
         let new = Arc::new(new);
         // Fetched before the switch. If fetching fails, the old generation stays, and the next poll
         // starts over. After the switch, the first git command needn't wait for these segments.
@@ -285,12 +279,7 @@ fn new_small_packs(old: &Generation, new: &Generation) -> Vec<Arc<Segment>> {
     new.segments
         .iter()
         .filter(|segment| !known.contains(&segment.record().id))
-        .filter(|segment| {
-            matches!(
-                segment.record().role,
-                Role::CommitGraph | Role::PackIndex | Role::PackReverseIndex | Role::PackIncrement
-            )
-        })
+        .filter(|segment| segment.record().role.is_fetched_before_refs())
         .cloned()
         .collect()
 }

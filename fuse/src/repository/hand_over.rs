@@ -17,7 +17,7 @@ use crate::hand_over::{
     FileState, HandOverError, Loader, NamesState, RepositoryState, Saver, Text,
 };
 use crate::traffic::Purpose;
-use crate::view::{Generation, StaticNode, StaticTree};
+use crate::view::{Generation, StaticNode};
 
 impl Repositories {
     /// Adds all repositories and names to a state.
@@ -64,8 +64,7 @@ impl Repositories {
             etag: state.etag.clone(),
             notice: state.notice.clone(),
         };
-        let objects = self.objects_directory(&state.name).join("objects");
-        let loaded = Generation::of_toc(&state.name, (tail, toc), &self.segments, &objects);
+        let loaded = Generation::of_toc(&state.name, (tail, toc), &self.segments);
         let cant_load = |error: &dyn std::error::Error| {
             HandOverError::state(format!("can't load {}: {}", state.name, chain(error)))
         };
@@ -128,11 +127,11 @@ impl Repositories {
         }
         let repository = Arc::new(Repository {
             name: state.name.clone(),
-            objects_directory: self.objects_directory(&state.name),
             view: RwLock::new(view),
             catch_ups: AtomicU64::new(state.catch_ups),
             checked_at: AtomicU64::new(state.checked_at),
             last_error: Mutex::new(state.last_error.clone()),
+            unhydrated: Mutex::default(),
             catching_up: tokio::sync::Mutex::default(),
             superseded: Mutex::new(superseded),
         });
@@ -174,8 +173,8 @@ impl Repository {
 /// Returns all names in the small trees of a repository, each with its inode.
 fn shown_names(repository: &Arc<Repository>) -> impl Iterator<Item = ((Tree, Vec<u8>), Ino)> {
     let view = repository.view();
-    let names = move |tree: Tree, nodes: &StaticTree| {
-        let names = nodes.nodes().map(|(path, node)| {
+    let names = move |tree: Tree| {
+        let names = tree.nodes(&view).nodes().map(|(path, node)| {
             let (repository, path) = (Arc::clone(repository), path.to_vec());
             let node = match node {
                 StaticNode::Directory => Node::TreeDirectory {
@@ -194,9 +193,7 @@ fn shown_names(repository: &Arc<Repository>) -> impl Iterator<Item = ((Tree, Vec
         });
         names.collect::<Vec<_>>()
     };
-    let git = names(Tree::Git, &view.generation.git);
-    let objects = names(Tree::Objects, &view.objects);
-    git.into_iter().chain(objects)
+    std::iter::once(Tree::Git).chain(Tree::BARE).flat_map(names)
 }
 
 fn save(repository: &Arc<Repository>, saver: &mut Saver) -> Result<RepositoryState, HandOverError> {

@@ -4,15 +4,15 @@
 //! step it waits until no reader waits for the network, so a reader competes with at most one step.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachewfs_format::Role;
+use cachewfs_format::{RepoName, Role, SnapshotPart};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::{Repositories, Repository};
-use crate::control::protocol::SnapshotPart;
 use crate::fetch::Tail;
 use crate::options::Hydrate;
 use crate::segment::{ReadError, Segment, fetch_whole};
@@ -73,9 +73,13 @@ impl Repositories {
                 () = ending.cancelled() => return,
             };
             let repo = &repository.name;
+            let no_room = outcome.as_ref().err();
+            let no_room = no_room.filter(|error| matches!(error, ReadError::NoRoom { .. }));
+            repository.note_unhydrated(no_room.map(ToString::to_string));
             match outcome {
                 Ok(()) => {}
                 // It is so for each snapshot of a repository that is larger than the cache.
+                // `cachewfs status` says it.
                 Err(error @ ReadError::NoRoom { .. }) => {
                     debug!(%repo, %error, "Not hydrating {repo}: {error}");
                 }
@@ -144,7 +148,7 @@ impl Repositories {
         on_progress: impl Fn(u64, u64),
     ) -> Result<(), ReadError> {
         let segments = segments_of(generation, part);
-        check_room(&segments, self.segments.backend().cache.max_bytes())?;
+        self.check_room(&generation.toc.repo, &segments).await?;
         let total: u64 = segments
             .iter()
             .map(|segment| segment.record().stored_len)
@@ -164,6 +168,25 @@ impl Repositories {
             }
         }
         Ok(())
+    }
+
+    /// Fails if the cache can't hold `segments` of `repo` beside the pins of other repositories.
+    async fn check_room(
+        &self,
+        repo: &RepoName,
+        segments: &[Arc<Segment>],
+    ) -> Result<(), ReadError> {
+        let (backend, repo) = (Arc::clone(self.segments.backend()), repo.clone());
+        let ids = segments.iter().map(|segment| segment.record().id).collect();
+        // Looks at all files of the cache.
+        let room = tokio::task::spawn_blocking(move || backend.cache.room_for(&repo, &ids));
+        let room = room
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        check_room(
+            segments,
+            room.map_err(|error| ReadError::Cache(Arc::new(error)))?,
+        )
     }
 
     /// Sleeps after a step of `bytes` that `took` this long, to keep to `hydrate_max_rate`.
@@ -275,23 +298,7 @@ pub(super) fn check_room(segments: &[Arc<Segment>], room_bytes: u64) -> Result<(
 /// Returns the segments of a part, in the order of the archive. Segments that the mount never
 /// reads, such as tar headers, belong to no part.
 pub(crate) fn segments_of(generation: &Generation, part: SnapshotPart) -> Vec<Arc<Segment>> {
-    let is_wanted = |role: Role| match role {
-        Role::Refs
-        | Role::PackedRefs
-        | Role::CommitGraph
-        | Role::PackIndex
-        | Role::PackReverseIndex
-        | Role::PackTip
-        | Role::PackIncrement
-        | Role::PackRecent
-        | Role::IndexHeader
-        | Role::IndexPart
-        | Role::IndexTrailer => true,
-        Role::PackCommits => part != SnapshotPart::Hot,
-        Role::PackTrees => matches!(part, SnapshotPart::Trees | SnapshotPart::All),
-        Role::PackHistory | Role::WorkTree | Role::LargeFile => part == SnapshotPart::All,
-        Role::Header | Role::LfsObject | Role::End => false,
-    };
+    let is_wanted = |role: Role| role.part().is_some_and(|smallest| smallest <= part);
     generation
         .segments
         .iter()

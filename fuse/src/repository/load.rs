@@ -50,7 +50,7 @@ impl Repositories {
                 FetchError::Status { url, status: 304 }
             })?;
             self.keep(name, &generation, &tail);
-            let repository = self.repository(name, generation, clock::now());
+            let repository = repository(name, generation, clock::now());
             self.start_following(&repository, FirstPoll::Later);
             return Ok(repository);
         };
@@ -58,14 +58,14 @@ impl Repositories {
             let etag = kept.generation.etag.clone();
             match timeout(KEPT_PATIENCE, self.load_newest(name, Some(&etag))).await {
                 Ok(Ok(Some((generation, tail)))) => {
-                    let repository = self.repository(name, generation, clock::now());
+                    let repository = repository(name, generation, clock::now());
                     self.keep_new(&repository, tail);
                     self.start_following(&repository, FirstPoll::Later);
                     return Ok(repository);
                 }
                 Ok(Ok(None)) => {
                     self.keep(name, &kept.generation, &kept.tail);
-                    let repository = self.repository(name, kept.generation, clock::now());
+                    let repository = repository(name, kept.generation, clock::now());
                     self.start_following(&repository, FirstPoll::Later);
                     return Ok(repository);
                 }
@@ -80,7 +80,7 @@ impl Repositories {
                 Err(_) => self.reachability.note_slow(),
             }
         }
-        let repository = self.repository(name, kept.generation, kept.checked_at);
+        let repository = repository(name, kept.generation, kept.checked_at);
         self.start_following(&repository, FirstPoll::Now);
         Ok(repository)
     }
@@ -96,41 +96,28 @@ impl Repositories {
         let TailAnswer::Tail(tail) = self.reachability.observe(request).await? else {
             return Ok(None);
         };
-        let objects = self.objects_directory(name).join("objects");
-        let loaded =
-            Generation::load(name, tail, &self.segments, &objects, Purpose::Demand).await?;
+        let loaded = Generation::load(name, tail, &self.segments, Purpose::Demand).await?;
         Ok(Some(loaded))
     }
+}
 
-    fn repository(
-        &self,
-        name: &RepoName,
-        generation: Generation,
-        checked_at: u64,
-    ) -> Arc<Repository> {
-        info!(repo = %name, snapshot = %generation.snapshot, "Showing {name}");
-        let objects = Arc::new(generation.objects.clone());
-        let view = View {
-            generation: Arc::new(generation),
-            objects,
-        };
-        Arc::new(Repository {
-            name: name.clone(),
-            objects_directory: self.objects_directory(name),
-            view: RwLock::new(view),
-            catch_ups: AtomicU64::new(0),
-            checked_at: AtomicU64::new(checked_at),
-            last_error: Mutex::default(),
-            catching_up: tokio::sync::Mutex::default(),
-            superseded: Mutex::default(),
-        })
-    }
-
-    /// Returns the directory from which clones of `name` borrow.
-    pub(super) fn objects_directory(&self, name: &RepoName) -> std::path::PathBuf {
-        let all = self.options.mount_point.join(".objects");
-        all.join(name.as_str())
-    }
+fn repository(name: &RepoName, generation: Generation, checked_at: u64) -> Arc<Repository> {
+    info!(repo = %name, snapshot = %generation.snapshot, "Showing {name}");
+    let objects = Arc::new(generation.objects.clone());
+    let view = View {
+        generation: Arc::new(generation),
+        objects,
+    };
+    Arc::new(Repository {
+        name: name.clone(),
+        view: RwLock::new(view),
+        catch_ups: AtomicU64::new(0),
+        checked_at: AtomicU64::new(checked_at),
+        last_error: Mutex::default(),
+        unhydrated: Mutex::default(),
+        catching_up: tokio::sync::Mutex::default(),
+        superseded: Mutex::default(),
+    })
 }
 
 /// When a repository that was just loaded is polled first.
@@ -159,9 +146,7 @@ impl Repositories {
             etag: header.etag,
             notice: header.notice,
         };
-        let objects = self.objects_directory(name).join("objects");
-        let generation =
-            Generation::load_kept(name, tail.clone(), &self.segments, &objects).await?;
+        let generation = Generation::load_kept(name, tail.clone(), &self.segments).await?;
         Some(Kept {
             generation,
             tail,

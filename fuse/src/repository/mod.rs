@@ -31,7 +31,6 @@ pub(crate) use names::is_probed;
 pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -44,14 +43,14 @@ use crate::view::{Generation, StaticTree};
 #[derive(Debug)]
 pub(crate) struct Repository {
     pub name: RepoName,
-    /// The directory `<mount point>/.objects/<host>/<path>`, from which clones borrow.
-    pub objects_directory: PathBuf,
     view: RwLock<View>,
     /// The number of switches to a newer snapshot.
     catch_ups: AtomicU64,
     /// The time of the last successful poll of the daemon in seconds since the epoch, or 0.
     checked_at: AtomicU64,
     last_error: Mutex<Option<String>>,
+    /// Why hydration fetches nothing: the cache has no room for the snapshot.
+    unhydrated: Mutex<Option<String>>,
     /// The lock that lets one catch-up run at a time.
     catching_up: tokio::sync::Mutex<()>,
     /// The packs and commit-graphs that are shown but no longer in the snapshot, each with the time
@@ -86,6 +85,18 @@ impl Repository {
     fn last_error(&self) -> Option<String> {
         let last = self.last_error.lock();
         last.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns why hydration fetches nothing, or `None` if it does.
+    fn unhydrated(&self) -> Option<String> {
+        let unhydrated = self.unhydrated.lock();
+        unhydrated.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes why hydration fetches nothing, or that it does.
+    fn note_unhydrated(&self, reason: Option<String>) {
+        let unhydrated = self.unhydrated.lock();
+        *unhydrated.unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Notes the error of the last poll, or that it succeeded. Returns whether the error is another

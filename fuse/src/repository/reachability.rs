@@ -8,10 +8,10 @@ use tracing::{info, warn};
 
 use super::RepoError;
 use crate::awake;
-use crate::clock::Moment;
-use crate::control::protocol::OutageReport;
+use crate::control::protocol::FailureReport;
 use crate::fetch::FetchError;
 use crate::hand_over::OutageState;
+use crate::lasting_failure::LastingFailure;
 
 /// How long lookups fail at once after a request got no answer in time. Without this, each of them
 /// would wait until its deadline.
@@ -41,8 +41,7 @@ struct State {
 
 #[derive(Clone, Debug)]
 struct Outage {
-    since: Moment,
-    reason: String,
+    failure: LastingFailure,
     /// Until when lookups fail without a request.
     believed_until: Instant,
 }
@@ -108,13 +107,9 @@ impl Reachability {
             // Once for all repositories. `cachewfs status` has the newest reason.
             warn!(error = reason, "No daemon answers: showing what is on disk");
         }
-        let since = state
-            .outage
-            .as_ref()
-            .map_or_else(Moment::now, |outage| outage.since);
+        let known = state.outage.as_ref().map(|outage| &outage.failure);
         state.outage = Some(Outage {
-            since,
-            reason,
+            failure: LastingFailure::after(known, reason),
             believed_until: Instant::now() + ttl,
         });
         drop(state);
@@ -138,25 +133,23 @@ impl Reachability {
         let state = self.state();
         let outage = state.outage.as_ref()?;
         (Instant::now() < outage.believed_until).then(|| RepoError::Offline {
-            reason: outage.reason.clone(),
+            reason: outage.failure.reason.clone(),
         })
     }
 
     /// Returns since when the daemons don't answer and why, or `None` if they answered last time.
-    pub(crate) fn outage(&self) -> Option<OutageReport> {
-        let outage = self.state().outage.clone()?;
-        Some(OutageReport {
-            since: outage.since.seconds_since_epoch(),
-            reason: outage.reason,
-        })
+    pub(crate) fn outage(&self) -> Option<FailureReport> {
+        self.state()
+            .outage
+            .as_ref()
+            .map(|outage| outage.failure.report())
     }
 
     /// Returns the outage for another process.
     pub(super) fn save(&self) -> Option<OutageState> {
         let outage = self.state().outage.clone()?;
         Some(OutageState {
-            since: outage.since.seconds_since_epoch(),
-            reason: outage.reason,
+            failure: outage.failure.report(),
             believed_for: outage
                 .believed_until
                 .saturating_duration_since(Instant::now()),
@@ -166,8 +159,7 @@ impl Reachability {
     /// Takes over the outage that another process noticed.
     pub(super) fn restore(&self, outage: OutageState) {
         self.state().outage = Some(Outage {
-            since: Moment::at(outage.since),
-            reason: outage.reason,
+            failure: outage.failure.into(),
             // Not longer than this process would believe it.
             believed_until: Instant::now() + outage.believed_for.min(SILENCE_TTL),
         });

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cachewfs_format::{RepoName, Role};
+use cachewfs_format::{PackKind, RepoName, Role, SnapshotPart};
 use tracing::warn;
 
 use super::hydrate::{check_room, segments_of};
 use super::{Repositories, Repository};
-use crate::control::protocol::{PartReport, RepoReport, SnapshotPart};
+use crate::control::protocol::{PartReport, RepoReport};
 use crate::fetch::Tail;
 use crate::segment::ReadError;
 use crate::view::Generation;
@@ -20,17 +20,17 @@ const fn part_of(role: Role) -> Option<&'static str> {
     match role {
         Role::Refs | Role::PackedRefs => Some("refs"),
         Role::CommitGraph | Role::PackIndex | Role::PackReverseIndex => Some("indexes"),
-        Role::PackTip => Some("tip"),
-        Role::PackIncrement => Some("increments"),
+        Role::Pack(PackKind::Tip) => Some("tip"),
+        Role::Pack(PackKind::Increment) => Some("increments"),
         Role::IndexHeader
         | Role::IndexPart
         | Role::IndexTrailer
         | Role::WorkTree
         | Role::LargeFile => Some("work tree"),
-        Role::PackRecent => Some("recent"),
-        Role::PackCommits => Some("commits"),
-        Role::PackTrees => Some("trees"),
-        Role::PackHistory => Some("history"),
+        Role::Pack(PackKind::Recent) => Some("recent"),
+        Role::Pack(PackKind::Commits) => Some("commits"),
+        Role::Pack(PackKind::Trees) => Some("trees"),
+        Role::Pack(PackKind::History) => Some("history"),
         Role::Header | Role::LfsObject | Role::End => None,
     }
 }
@@ -97,6 +97,7 @@ impl Repositories {
             catch_ups: repository.catch_ups.load(Ordering::Relaxed),
             checked_at: (checked_at > 0).then_some(checked_at),
             last_error: repository.last_error(),
+            unhydrated: repository.unhydrated(),
             notice: generation.notice.clone(),
             ..self.empty_report(repository.name.clone(), pinned)
         }
@@ -111,6 +112,7 @@ impl Repositories {
             catch_ups: 0,
             checked_at: None,
             last_error: None,
+            unhydrated: None,
             failed_reads: self.segments.backend().failed_reads.of(&repo),
             notice: None,
             clones: Vec::new(),
@@ -127,7 +129,7 @@ impl Repositories {
         let segments = segments_of(&repository.view().generation, SnapshotPart::All);
         let ids: HashSet<_> = segments.iter().map(|segment| segment.record().id).collect();
         // A pin is never evicted. A pin larger than the cache would exceed its limit for good.
-        let room = cache.room_for_pin(&repository.name, &ids);
+        let room = cache.room_for(&repository.name, &ids);
         check_room(&segments, room.map_err(failed)?)?;
         let ids: Vec<_> = ids.into_iter().collect();
         cache.pin(&repository.name, &ids).map_err(failed)
@@ -228,7 +230,7 @@ mod tests {
 
         let room = |repo, ids: &[_]| {
             let ids = ids.iter().copied().collect();
-            cache.room_for_pin(repo, &ids).unwrap()
+            cache.room_for(repo, &ids).unwrap()
         };
 
         assert!(room(&name, &[]) <= 2 << 20);

@@ -113,16 +113,17 @@ impl Segment {
         self.opened_file().is_some_and(|file| file.is_complete())
     }
 
+    /// Returns whether the kernel has the file open and reads it without this process.
+    pub(super) fn is_passed_through(&self) -> bool {
+        let opens = self.opens.lock().unwrap_or_else(PoisonError::into_inner);
+        opens.backing.is_some()
+    }
+
     /// Closes the cache files after they were evicted. The next read opens new ones.
     pub(super) fn forget_files(&self) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(evicted) = std::mem::take(&mut *file).upgrade() {
             self.backend.cache.close(&evicted);
-        }
-        if let Some(table) = self.table.get() {
-            // The table was evicted with the content. Writing it again is cheap; a restarted
-            // mount would have to fetch it.
-            self.store_table(table).ok();
         }
     }
 

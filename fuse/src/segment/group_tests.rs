@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cachewfs_format::{RepoName, Role, SnapshotId, TocSegment};
+use cachewfs_format::{PackKind, RepoName, Role, SnapshotId, TocSegment};
 
 use super::tests::{Fixture, mixed, stored_segment};
 use super::{Segment, SegmentLocation, Segments, fetch_whole};
@@ -79,7 +79,7 @@ async fn what_is_cached_counts_as_cached_also_after_a_restart() {
     fetch_whole(&[Arc::clone(&whole)], Purpose::Background)
         .await
         .unwrap();
-    let large = Fixture::new(Role::PackHistory, 4 << 20);
+    let large = Fixture::new(Role::Pack(PackKind::History), 4 << 20);
     let part = large.start();
     large.read(&part, 1 << 20, 100).await.unwrap();
 

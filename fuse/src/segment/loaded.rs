@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use cachewfs_format::{RepoName, Role, SegmentTable, TocSegment};
+use cachewfs_format::{RepoName, SegmentTable, TocSegment};
 use tokio::sync::{OnceCell, watch};
 
 use super::failures::RecentFailures;
@@ -158,11 +158,10 @@ impl Segment {
 
     /// Returns how much of the segment readers need in the end, as far as its role tells.
     pub(super) fn density(&self) -> Density {
-        match self.record.role {
-            Role::PackIndex | Role::PackReverseIndex | Role::CommitGraph | Role::PackTip => {
-                Density::Dense
-            }
-            _ => Density::Sparse,
+        if self.record.role.is_read_whole() {
+            Density::Dense
+        } else {
+            Density::Sparse
         }
     }
 

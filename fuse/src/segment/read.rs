@@ -11,9 +11,11 @@ use std::sync::Arc;
 use cachewfs_format::SegmentTable;
 
 use super::retry::Retry;
+use super::window::SHARE_OF_CACHE;
 use super::{Segment, transfer};
 use crate::cache::SegmentFile;
 use crate::fetch::FetchError;
+use crate::readable_bytes;
 use crate::traffic::Purpose;
 
 /// Why the content of a segment can't be read.
@@ -27,8 +29,10 @@ pub(crate) enum ReadError {
     Cache(#[source] Arc<std::io::Error>),
     /// The cache is too small for the segments to be pinned or fetched.
     #[error(
-        "not enough room in the cache: {needed_bytes} bytes needed, {room_bytes} available; \
-         raise cache_size"
+        "not enough room in the cache: {} needed, {} available beside pinned repositories; \
+         mount with a larger cache_size, or unpin some",
+        readable_bytes(*needed_bytes),
+        readable_bytes(*room_bytes)
     )]
     NoRoom {
         /// The bytes that the segments take on disk.
@@ -39,8 +43,8 @@ pub(crate) enum ReadError {
     /// A chunk arrived, and could not be written to the cache.
     #[error("the cache can't be written")]
     NotKept(#[source] Arc<std::io::Error>),
-    /// A chunk arrived, and was evicted before it was read.
-    #[error("a chunk was evicted before it could be read: raise cache_size")]
+    /// Chunks arrived, and were evicted before all were there.
+    #[error("the cache evicted some of the bytes while others arrived: raise cache_size")]
     Evicted,
     /// Two parts of an archive contradict each other.
     #[error("the archive contradicts itself: {what}")]
@@ -98,17 +102,19 @@ impl Segment {
         purpose: Purpose,
     ) -> Result<Vec<u8>, ReadError> {
         let table = self.table(purpose).await?;
-        // A cache that fails is not a reason to fail the read: the bytes then come through memory.
-        let Some(file) = self.file(&table) else {
-            return self.read_uncached(&table, range, purpose).await;
-        };
+        let mut file: Option<Arc<SegmentFile>> = None;
         for index in table.chunks_of(range.clone()) {
-            if !self.fetch_chunk(&table, &file, index, purpose).await? {
-                return self.read_uncached(&table, range, purpose).await;
+            let found = self.fetch_chunk(&table, index, purpose).await?;
+            // A cache that fails is not a reason to fail the read: the bytes then come through
+            // memory. So they do if the segment was evicted, and the chunks are in two files.
+            match (found, &file) {
+                (Some(found), Some(file)) if Arc::ptr_eq(&found, file) => {}
+                (Some(found), None) => file = Some(found),
+                _ => return self.read_uncached(&table, range, purpose).await,
             }
         }
-        file.read(range)
-            .map_err(|error| ReadError::Cache(Arc::new(error)))
+        let read = file.map_or(Ok(Vec::new()), |file| file.read(range));
+        read.map_err(|error| ReadError::Cache(Arc::new(error)))
     }
 
     /// Fetches the missing chunks of `range` of the content, window by window. Does nothing if
@@ -119,11 +125,8 @@ impl Segment {
         purpose: Purpose,
     ) -> Result<(), ReadError> {
         let table = self.table(purpose).await?;
-        let Some(file) = self.file(&table) else {
-            return Ok(());
-        };
         for index in table.chunks_of(range) {
-            self.fetch_chunk(&table, &file, index, purpose).await?;
+            self.fetch_chunk(&table, index, purpose).await?;
         }
         Ok(())
     }
@@ -142,11 +145,11 @@ impl Segment {
         let chunks = table.chunks_of(range);
         for window in self.claim_exactly(&table, &file, chunks.clone()) {
             // Waited for below, chunk by chunk.
-            drop(transfer::start(self, &table, &file, window, purpose));
+            drop(transfer::start(self, &table, window, purpose));
         }
         // Waits for the requests just started, and for those of other readers.
         for index in chunks {
-            self.fetch_chunk(&table, &file, index, purpose).await?;
+            self.fetch_chunk(&table, index, purpose).await?;
         }
         Ok(())
     }
@@ -175,20 +178,23 @@ impl Segment {
         windows
     }
 
-    /// Waits until chunk `index` is in the cache, and requests it if no other reader has.
+    /// Waits until chunk `index` is in the cache, and requests it if no other reader has. Returns
+    /// the file that has it.
     ///
-    /// Returns `false` if the chunk arrived but could not be written to the cache. It is then in
-    /// the overflow. The next call in the background tries to write it again.
+    /// Returns `None` if the cache can't keep the chunk: its files can't be opened or written, or
+    /// eviction took the chunk at once. It may then be in the overflow, and the next call in the
+    /// background tries to write it again.
     async fn fetch_chunk(
         self: &Arc<Self>,
         table: &Arc<SegmentTable>,
-        file: &Arc<SegmentFile>,
         index: usize,
         purpose: Purpose,
-    ) -> Result<bool, ReadError> {
+    ) -> Result<Option<Arc<SegmentFile>>, ReadError> {
         let content = table.content_range(index).unwrap_or_default();
-        if file.is_ready(index, &content) {
-            return Ok(true);
+        if let Some(file) = self.file(table)
+            && file.is_ready(index, &content)
+        {
+            return Ok(Some(file));
         }
         if let Some(error) = self.state().failures.of(index) {
             return Err(error);
@@ -200,16 +206,20 @@ impl Segment {
             // changes `progress`, so no wake-up is lost.
             let mut progress = self.progress.subscribe();
             progress.mark_unchanged();
+            // In each round, because eviction replaces it.
+            let Some(file) = self.file(table) else {
+                return Ok(None);
+            };
             if file.is_ready(index, &content) {
-                return Ok(true);
+                return Ok(Some(file));
             }
             if let Some(chunk) = self.backend.overflow.get(self.record().id, index) {
                 // The disk may have room again. A reader doesn't try: it has the bytes.
                 let is_stored = purpose == Purpose::Background
-                    && transfer::store_chunk(self, (file, content.start), index, &chunk).is_ok();
-                return Ok(is_stored);
+                    && transfer::store_chunk(self, (&file, content.start), index, &chunk).is_ok();
+                return Ok(is_stored.then_some(file));
             }
-            match self.claim(table, file, index, purpose) {
+            match self.claim(table, &file, index, purpose) {
                 Claim::InFlight => {}
                 Claim::Failed(error) => return Err(error),
                 Claim::Window(window) => {
@@ -219,9 +229,9 @@ impl Segment {
                         transfer::release(self, window);
                         // A request that succeeded leaves the chunk absent only if the cache
                         // evicted it at once.
-                        return Err(outcome.get().cloned().unwrap_or(ReadError::Evicted));
+                        return outcome.get().map_or(Ok(None), |error| Err(error.clone()));
                     }
-                    own_request = Some(transfer::start(self, table, file, window, purpose));
+                    own_request = Some(transfer::start(self, table, window, purpose));
                 }
             }
             if progress.changed().await.is_err() {
@@ -249,7 +259,8 @@ impl Segment {
         }
         let wanted = state
             .history
-            .next_window_len(index, self.density(), purpose);
+            .next_window_len(index, self.density(), purpose)
+            .min(self.backend.cache.max_bytes() / SHARE_OF_CACHE);
         let is_missing = |at: usize| {
             !state.in_flight.contains(&at)
                 && table
@@ -310,7 +321,9 @@ impl Segment {
             .chunks()
             .get(index)
             .copied()
-            .ok_or(ReadError::Evicted)?;
+            .ok_or(ReadError::Contradiction {
+                what: "a segment's table has fewer chunks than its content",
+            })?;
         let start = content.start;
         let content = transfer::fetch_verified(self, stored, purpose, |bytes| {
             let content = cachewfs_format::decode_chunk(&chunk, bytes)?;

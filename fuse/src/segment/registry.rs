@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::{Segment, SegmentLocation};
 use crate::cache::{Cache, Overflow};
@@ -43,8 +43,8 @@ pub(crate) struct Backend {
     pub no_waiting_reader: Notify,
 }
 
-/// How long eviction waits before it may run again. If pins fill the cache, the limit stays
-/// exceeded, and running more often would find nothing more to evict.
+/// How long eviction waits while it can't get the cache below its limit. If pins fill the cache,
+/// each stored chunk would cause another scan of all files.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long files that another mount has evicted may stay open here.
@@ -181,21 +181,29 @@ impl Segments {
                 segments.forget_evicted();
             });
             work.await.ok();
-            ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
+            // Otherwise at once: within a pause, a fast line fills the cache far beyond its limit.
+            if cache.is_over_limit() {
+                ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
+            }
         }
     }
 
     /// Evicts the least recently used segments from the cache. Blocks on the disk.
-    fn evict(&self) {
+    pub(crate) fn evict(&self) {
         let cache = &self.backend.cache;
+        let alive = self.alive();
         // The cache evicts by the times that it knows. Reads only note theirs in memory.
-        for segment in self.alive() {
+        for segment in &alive {
             segment.save_use();
         }
-        match cache.evict() {
+        // The kernel reads these files itself, so nothing notes their use. And while they are open,
+        // eviction would free no space.
+        let in_use = alive.iter().filter(|segment| segment.is_passed_through());
+        let in_use = in_use.map(|segment| segment.record().id).collect();
+        match cache.evict(&in_use) {
             Ok(evicted) if evicted.is_empty() => {}
             Ok(evicted) => {
-                info!(
+                debug!(
                     segments = evicted.len(),
                     "Evicted {} segments",
                     evicted.len()

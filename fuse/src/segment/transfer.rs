@@ -26,11 +26,10 @@ pub(super) type Outcome = Arc<OnceLock<ReadError>>;
 pub(super) fn start(
     segment: &Arc<Segment>,
     table: &Arc<SegmentTable>,
-    file: &Arc<SegmentFile>,
     window: Range<usize>,
     purpose: Purpose,
 ) -> Outcome {
-    let (segment, table, file) = (Arc::clone(segment), Arc::clone(table), Arc::clone(file));
+    let (segment, table) = (Arc::clone(segment), Arc::clone(table));
     let backend = Arc::clone(&segment.backend);
     let outcome = Outcome::default();
     let noted = Arc::clone(&outcome);
@@ -44,7 +43,6 @@ pub(super) fn start(
         let transfer = ChunkTransfer {
             segment: &segment,
             table: &table,
-            file: &file,
             purpose,
         };
         let mut next = window.start;
@@ -167,7 +165,6 @@ fn broken(segment: &Segment, source: FormatError) -> FetchError {
 struct ChunkTransfer<'a> {
     segment: &'a Segment,
     table: &'a SegmentTable,
-    file: &'a SegmentFile,
     purpose: Purpose,
 }
 
@@ -200,6 +197,8 @@ impl ChunkTransfer<'_> {
         let mut body = request.open().await?;
         let mut buffer = BytesMut::new();
         let mut received = 0;
+        // Kept until the next chunk arrives: otherwise it might be closed and opened for each.
+        let mut file;
         while let Some(piece) = body.next().await? {
             received += piece.len() as u64;
             buffer.extend_from_slice(&piece);
@@ -209,7 +208,9 @@ impl ChunkTransfer<'_> {
                 && buffer.len() >= len
             {
                 let stored = buffer.split_to(len).freeze();
-                accept_chunk_into(self.segment, self.table, self.file, *next, &stored)
+                // Eviction may have replaced it. Readers look into the newest one.
+                file = self.segment.file(self.table);
+                accept_chunk_into(self.segment, self.table, file.as_deref(), *next, &stored)
                     .map_err(|source| broken(self.segment, source))?;
                 *next += 1;
                 self.segment
@@ -242,14 +243,15 @@ pub(super) fn accept_chunk(
         // The failure is noted: whoever was asked to keep the chunk reports it.
         return Ok(());
     };
-    accept_chunk_into(segment, table, &file, index, stored)
+    accept_chunk_into(segment, table, Some(&file), index, stored)
 }
 
-/// Verifies chunk `index` and writes it to `file`, or to the overflow if the disk refuses it.
+/// Verifies chunk `index` and writes it to `file`. Keeps it in the overflow if there is no file, or
+/// if the disk refuses it.
 fn accept_chunk_into(
     segment: &Segment,
     table: &SegmentTable,
-    file: &SegmentFile,
+    file: Option<&SegmentFile>,
     index: usize,
     stored: &[u8],
 ) -> Result<(), FormatError> {
@@ -261,13 +263,15 @@ fn accept_chunk_into(
     // Bytes after the end of the file must be zeros. A TOC that gives a file too small a size
     // could otherwise cut off content.
     segment.record().check_padding(offset, &content)?;
-    if let Err(error) = store_chunk(segment, (file, offset), index, &content) {
-        segment.backend.cache.failures().note(error);
-        segment
-            .backend
-            .overflow
-            .insert(segment.record().id, index, content);
+    let stored = file.map(|file| store_chunk(segment, (file, offset), index, &content));
+    if let Some(Ok(())) = stored {
+        return Ok(());
     }
+    if let Some(Err(error)) = stored {
+        segment.backend.cache.failures().note(error);
+    }
+    let id = segment.record().id;
+    segment.backend.overflow.insert(id, index, content);
     Ok(())
 }
 

@@ -31,6 +31,10 @@ const MAX_WINDOW: u64 = 16 << 20;
 /// its chunks waits for this request.
 const BACKGROUND_WINDOW: u64 = 4 << 20;
 
+/// The share of the cache that one window takes at most. Several readers have windows at the same
+/// time, and a chunk that is evicted before it is read was fetched in vain.
+pub(super) const SHARE_OF_CACHE: u64 = 16;
+
 /// The highest compression ratio that is believed when the size of a window is counted. It limits
 /// how much one window decompresses to: a few bytes of zstd can be gigabytes.
 pub(super) const MAX_RATIO: u64 = 16;

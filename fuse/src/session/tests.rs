@@ -6,6 +6,7 @@ use std::io::IsTerminal as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Access, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -16,7 +17,7 @@ use super::{ServedSession, start};
 use crate::adapter::Adapter;
 use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
-use crate::testing::{Archive, Bench, REPO, archive, bench};
+use crate::testing::{Archive, Bench, REPO, archive, bench, bench_with_cache};
 
 /// A mount that is unmounted when dropped.
 struct Mounted {
@@ -35,11 +36,11 @@ impl Drop for Mounted {
 /// Mounts `archive`. Returns `None`, and prints that the test is skipped, on a machine without
 /// FUSE.
 async fn mounted(archive: Archive) -> Option<Mounted> {
-    mounted_with(archive, |_| {}).await
+    mounted_with(bench(archive), |_| {}).await
 }
 
-/// Mounts `archive` with options that `change` makes.
-async fn mounted_with(archive: Archive, change: fn(&mut MountOptions)) -> Option<Mounted> {
+/// Mounts what `bench` shows, with options that `change` makes.
+async fn mounted_with(bench: Bench, change: fn(&mut MountOptions)) -> Option<Mounted> {
     if !std::path::Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
         assert!(
             std::env::var_os("CACHEWFS_REQUIRE_FUSE").is_none(),
@@ -49,7 +50,7 @@ async fn mounted_with(archive: Archive, change: fn(&mut MountOptions)) -> Option
         return None;
     }
     let directory = TempDir::new().unwrap();
-    let bench = Arc::new(bench(archive));
+    let bench = Arc::new(bench);
     let mut options = bench.fs.repositories().options.clone();
     options.mount_point = directory.path().canonicalize().unwrap();
     change(&mut options);
@@ -154,7 +155,7 @@ async fn programs_run_only_from_files_that_are_programs_and_not_with_noexec() {
     let Some(with_programs) = mounted(archive("main", b"PACK", &FILES)).await else {
         return;
     };
-    let without = mounted_with(archive("main", b"PACK", &FILES), noexec);
+    let without = mounted_with(bench(archive("main", b"PACK", &FILES)), noexec);
     let without = without.await.unwrap();
 
     let (repo, of_noexec) = (with_programs.repo.clone(), without.repo.clone());
@@ -199,23 +200,17 @@ async fn what_programs_ask_of_any_file_has_the_usual_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_has_the_same_bytes_before_and_in_passthrough() {
+async fn in_passthrough_a_file_has_the_same_bytes_and_is_not_evicted_while_open() {
     let pack: Vec<u8> = (0..=255_u8).cycle().take(3 << 20).collect();
-    let Some(mount) = mounted(archive("main", &pack, &FILES)).await else {
+    // A cache that is smaller than the pack.
+    let bench = bench_with_cache(archive("main", &pack, &FILES), 2 << 20);
+    let Some(mount) = mounted_with(bench, |_| {}).await else {
         return;
     };
-    let objects = mount
-        .repo
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap();
-    let packs = objects.join(".objects").join(REPO).join("objects/pack");
+    let packs = mount.repo.join(".git/cachewfs/objects/pack");
 
     let expected = pack.clone();
-    blocking(move || {
+    let open = blocking(move || {
         let found = fs::read_dir(packs)
             .unwrap()
             .map(|entry| entry.unwrap().path());
@@ -227,17 +222,27 @@ async fn a_file_has_the_same_bytes_before_and_in_passthrough() {
         for _ in 0..3 {
             assert!(fs::read(&path).unwrap() == expected, "wrong bytes");
         }
+        fs::File::open(&path).unwrap()
     })
     .await;
 
-    let repository = mount.bench.fs.repositories().resolved().remove(0);
-    let generation = repository.view().generation;
-    assert!(
-        generation
-            .segments
-            .iter()
-            .any(|segment| segment.is_complete_on_disk())
-    );
+    let repositories = mount.bench.fs.repositories();
+    let generation = repositories.resolved().remove(0).view().generation;
+    let mut segments = generation.segments.iter();
+    let pack = segments.find(|segment| segment.len() == 3 << 20).unwrap();
+    assert!(pack.is_complete_on_disk());
+    // Eviction would free no space while the kernel has the cache's file open.
+    repositories.segments.evict();
+    assert!(pack.is_complete_on_disk());
+    drop(open);
+    let evicted = async {
+        while pack.is_complete_on_disk() {
+            tokio::task::yield_now().await;
+            repositories.segments.evict();
+        }
+    };
+    let evicted = tokio::time::timeout(Duration::from_secs(10), evicted).await;
+    evicted.expect("a closed file is evicted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{
@@ -37,6 +36,12 @@ const MAX_SEARCHED: usize = 16;
 /// The modification time of the files of the git directory, 1980-01-02T00:00:00Z, as in archives.
 /// The index and the packs have times of their own.
 const GIT_MTIME: i64 = 315_619_200;
+/// The content of `.git/objects/info/alternates`: `.git` borrows the objects of the bare repository
+/// in it.
+///
+/// Relative, so that the repository's directory can be bind-mounted alone, anywhere. For go-git, a
+/// relative path begins at `.git`, and it drops each `../`: this path means the same to it.
+const ALTERNATES: &[u8] = b"../cachewfs/objects\n";
 const GRAPH_CHAIN: &[u8] = b"objects/info/commit-graphs/commit-graph-chain";
 /// The small files of the git directory that the mount reads, each with its longest length in
 /// bytes.
@@ -89,7 +94,7 @@ pub(crate) struct Generation {
     pub segments: Vec<Arc<Segment>>,
     /// The tree of `.git`, without the index.
     pub git: StaticTree,
-    /// The tree of `.objects/<host>/<path>`, from which clones borrow.
+    /// The tree of the bare repository, which has the packs. `.git` and clones borrow from it.
     pub objects: StaticTree,
     /// The URL of upstream, if its protocol only fetches.
     pub upstream_url: Option<String>,
@@ -111,20 +116,12 @@ impl Generation {
         repo: &RepoName,
         tail: Tail,
         segments: &Segments,
-        objects_directory: &Path,
         purpose: Purpose,
     ) -> Result<(Self, Tail), LoadError> {
         let (mut tail, toc, start) = load_toc(repo, tail, &*segments.backend().source).await?;
         tail.bytes = tail.bytes.slice(start..);
         let placed = place_segments(repo, &tail, &toc, segments);
-        let generation = Self::assemble(
-            (tail.clone(), toc),
-            placed,
-            segments,
-            objects_directory,
-            purpose,
-        )
-        .await?;
+        let generation = Self::assemble((tail.clone(), toc), placed, segments, purpose).await?;
         Ok((generation, tail))
     }
 
@@ -133,11 +130,9 @@ impl Generation {
         repo: &RepoName,
         (tail, toc): (Tail, Toc),
         segments: &Segments,
-        objects_directory: &Path,
     ) -> Result<Self, LoadError> {
         let placed = place_segments(repo, &tail, &toc, segments);
-        let purpose = Purpose::Background;
-        Self::assemble((tail, toc), placed, segments, objects_directory, purpose).await
+        Self::assemble((tail, toc), placed, segments, Purpose::Background).await
     }
 
     /// Loads a snapshot from its tail and the cache. Returns `None` if a daemon would have to be
@@ -146,7 +141,6 @@ impl Generation {
         repo: &RepoName,
         tail: Tail,
         segments: &Segments,
-        objects_directory: &Path,
     ) -> Option<Self> {
         let Ok(TocLocation::Found(place)) = Toc::locate(&tail.bytes, tail.archive_len) else {
             return None;
@@ -164,15 +158,8 @@ impl Generation {
         {
             return None;
         }
-        Self::assemble(
-            (tail, toc),
-            placed,
-            segments,
-            objects_directory,
-            Purpose::Demand,
-        )
-        .await
-        .ok()
+        let assembled = Self::assemble((tail, toc), placed, segments, Purpose::Demand).await;
+        assembled.ok()
     }
 
     /// Returns the segments that show the repository without its content: small files and index.
@@ -194,7 +181,6 @@ impl Generation {
         (tail, toc): (Tail, Toc),
         placed: Vec<Arc<Segment>>,
         segments: &Segments,
-        objects_directory: &Path,
         purpose: Purpose,
     ) -> Result<Self, LoadError> {
         let search =
@@ -216,15 +202,13 @@ impl Generation {
         let upstream_url = config::upstream_url(file(b"config"));
         let uses_sha256 = toc.commit.as_bytes().len() == 32;
         // `.git` is the repository of the work tree; it borrows the objects like any other clone.
-        // The directory with the objects is a bare repository of its own.
+        // The packs are in a bare repository of its own.
         let common = |is_bare| {
             let config = config::mount_config(upstream_url.as_deref(), is_bare, uses_sha256);
             git_directory(&head, &refs, &config)
         };
         let mut git = common(toc.kind == ArchiveKind::Mirror);
-        let mut alternates = objects_directory.as_os_str().as_encoded_bytes().to_vec();
-        alternates.push(b'\n');
-        git.add_bytes(b"objects/info/alternates", &alternates, GIT_MTIME);
+        git.add_bytes(b"objects/info/alternates", ALTERNATES, GIT_MTIME);
         let mut objects = common(true);
         add_objects(&mut objects, &toc, &placed, file(GRAPH_CHAIN));
         let default_branch = match head {
@@ -505,26 +489,8 @@ fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], grap
     // older snapshot, with another time.
     for (record, segment) in toc.segments.iter().zip(segments) {
         let Some(file) = &record.file else { continue };
-        let (prefix, extension) = match record.role {
-            Role::CommitGraph => ("objects/info/commit-graphs/graph-", ".graph"),
-            Role::PackIndex => ("objects/pack/pack-", ".idx"),
-            Role::PackReverseIndex => ("objects/pack/pack-", ".rev"),
-            Role::PackTip
-            | Role::PackIncrement
-            | Role::PackRecent
-            | Role::PackCommits
-            | Role::PackTrees
-            | Role::PackHistory => ("objects/pack/pack-", ".pack"),
-            Role::Refs
-            | Role::PackedRefs
-            | Role::LfsObject
-            | Role::Header
-            | Role::IndexHeader
-            | Role::IndexPart
-            | Role::IndexTrailer
-            | Role::WorkTree
-            | Role::LargeFile
-            | Role::End => continue,
+        let Some((prefix, extension)) = record.role.git_object_file() else {
+            continue;
         };
         if is_named(file.path.as_bytes(), prefix, extension) {
             let content = FileContent::Segment(Arc::clone(segment));

@@ -1,4 +1,4 @@
-//! The content of a snapshot as the mount shows it: `.git`, objects for clones, and work tree.
+//! The content of a snapshot as the mount shows it: `.git`, bare repository, and work tree.
 //!
 //! `fs` turns these plain values into inodes. An archive is untrusted, so the mount builds `.git`
 //! itself. It takes over refs, HEAD, upstream's URL, packs, commit-graphs and index entries, each

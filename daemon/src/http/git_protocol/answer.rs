@@ -1,6 +1,5 @@
 //! Routes a request of a git client to the mirror or to upstream.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -11,14 +10,14 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 
 use super::body::receive;
+use super::headers;
 use super::pass_on::{UpstreamRequest, pass_on};
 use super::server::GitServer;
-use super::target::{GitTarget, Service};
 use super::upload_pack::UploadPackRequest;
-use super::{GitHttpError, headers};
-use crate::auth::Caller;
-use crate::http::error::ApiError;
-use crate::http::routes::not_allowed;
+use crate::http::answers::not_allowed;
+use crate::http::error::{ApiError, GitHttpError};
+use crate::http::request::client;
+use crate::http::route::{AdvertisedService, GitTarget, Service};
 use crate::repository::Repository;
 
 const UPLOAD_PACK_REQUEST: &str = "application/x-git-upload-pack-request";
@@ -41,14 +40,16 @@ pub(in crate::http) async fn answer(
         // A request with a body takes its permit only once the body has arrived: a slow sender must
         // not use up the permits.
         Service::UploadPack => None,
-        Service::InfoRefs | Service::ReceivePack | Service::Other(_) => Some(server.admit(client)?),
+        Service::InfoRefs(_) | Service::ReceivePack | Service::Other(_) => {
+            Some(server.admit(client)?)
+        }
     };
     let response = match target.service.clone() {
-        Service::InfoRefs => {
+        Service::InfoRefs(advertised) => {
             if parts.method != Method::GET {
                 return Ok(not_allowed("GET"));
             }
-            match service(parts.uri.query())? {
+            match advertised.ok_or(GitHttpError::BadService)? {
                 AdvertisedService::UploadPack => {
                     let reader = UploadPackRequest::open(server, target, &parts, protocol)?;
                     reader.info_refs().await?
@@ -102,13 +103,6 @@ async fn read(
     Ok(response.map(|body| hold(body, admitted)))
 }
 
-/// Returns the address of the client that sent the request.
-pub(in crate::http) fn client(parts: &Parts) -> IpAddr {
-    let caller: Option<&Caller> = parts.extensions.get();
-    // `authorize` has put the caller into every request that gets here.
-    caller.map_or(Ipv4Addr::UNSPECIFIED.into(), |caller| caller.address)
-}
-
 /// Marks the remembered state of upstream as stale when it is dropped, at the end of a push.
 struct PushGuard(Option<Arc<Repository>>);
 
@@ -128,20 +122,4 @@ fn hold(body: Body, held: impl Send + Sync + 'static) -> Body {
         let _ = &held;
         piece
     }))
-}
-
-/// The service that `info/refs` advertises.
-enum AdvertisedService {
-    UploadPack,
-    ReceivePack,
-}
-
-/// Returns the service in the query of `info/refs`, which must contain exactly one, and nothing
-/// else.
-fn service(query: Option<&str>) -> Result<AdvertisedService, GitHttpError> {
-    match query {
-        Some("service=git-upload-pack") => Ok(AdvertisedService::UploadPack),
-        Some("service=git-receive-pack") => Ok(AdvertisedService::ReceivePack),
-        _ => Err(GitHttpError::BadService),
-    }
 }

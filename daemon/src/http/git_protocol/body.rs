@@ -17,8 +17,8 @@ use flate2::write::GzDecoder;
 use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
-use super::GitHttpError;
 use crate::http::body_budget::BodyReservation;
+use crate::http::error::GitHttpError;
 
 /// How much of the beginning is kept in memory, in bytes. The wanted objects come before those that
 /// the client has, and nearly all requests are shorter than this.

@@ -6,7 +6,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::GitHttpError;
+use crate::http::error::GitHttpError;
 
 const GIT_PROTOCOL: &str = "git-protocol";
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::error_chain::chain;
+use crate::base::chain;
 
 /// At most this many pieces, of about 64 KiB each, wait for the client.
 const QUEUE_LEN: usize = 4;

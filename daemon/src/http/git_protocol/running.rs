@@ -9,13 +9,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
 
-use super::GitHttpError;
 use super::body::ReceivedBody;
 use super::relay::Relay;
 use super::server::GitServer;
-use crate::mirror::{GitError, GitStream, UploadPack};
-use crate::pkt_line;
-use crate::shares::Permit;
+use crate::base::Permit;
+use crate::http::error::GitHttpError;
+use crate::mirror::{GitError, GitStream, UploadPack, pkt_line};
 
 /// A process that has sent its first packet.
 #[derive(Debug)]

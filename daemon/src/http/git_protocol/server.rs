@@ -3,20 +3,21 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::body;
 use super::pass_on::SharedAnswers;
 use super::relay::{AnswerLimits, Relay};
-use super::{GitHttpError, body};
-use crate::app::tmp_directory;
+use crate::base::{Permit, Shares};
 use crate::config::Config;
 use crate::http::body_budget::BodyBudget;
+use crate::http::error::GitHttpError;
 use crate::mirror::Git;
 use crate::repository::Registry;
-use crate::shares::{Permit, Shares};
 
 /// The budget for bodies on disk, as a multiple of the longest body that is allowed.
 const MAX_LONGEST_BODIES: u64 = 16;
@@ -72,7 +73,7 @@ impl GitServer {
         Self {
             registry: Arc::clone(registry),
             git: registry.git(),
-            tmp: tmp_directory(&config),
+            tmp: config.data_dir.tmp(),
             relay: Relay {
                 limits: AnswerLimits {
                     total: limits.answer_timeout,
@@ -123,10 +124,7 @@ impl GitServer {
         let shares = {
             // The map can't grow without limit: requests for hosts that are not configured have
             // been refused.
-            let mut hosts = self
-                .passed_on
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut hosts = self.passed_on.lock();
             let limit = self.config().git_http.max_passed_on;
             let shares = hosts.entry(host.to_owned());
             shares

@@ -5,8 +5,7 @@
 //! mirrored namespaces is worth a question to upstream only if the mirror has no branch or tag of
 //! that short name.
 
-use crate::mirror::mirrored_namespaces;
-use crate::pkt_line;
+use crate::mirror::{mirrored_namespaces, pkt_line};
 
 /// Returns the prefixes outside of the mirrored namespaces that an `ls-refs` asks for. `head` is
 /// the beginning of the request.

@@ -24,13 +24,12 @@ use super::body::ReceivedBody;
 use super::pass_on::{UpstreamRequest, build, pass_on_shared};
 use super::running::RunningUploadPack;
 use super::server::{GitCounters, GitServer};
-use super::target::GitTarget;
-use super::{GitHttpError, headers, unmirrored};
-use crate::error_chain::chain;
-use crate::http::authorize::MovedTo;
-use crate::http::error::ApiError;
-use crate::mirror::is_repository;
-use crate::pkt_line;
+use super::{headers, unmirrored};
+use crate::base::chain;
+use crate::http::error::{ApiError, GitHttpError, MovedTo};
+use crate::http::request::client;
+use crate::http::route::GitTarget;
+use crate::mirror::{is_repository, pkt_line};
 use crate::repository::{Freshness, MirrorState, Repository};
 
 /// The bytes before an advertisement over HTTP, except in protocol version 2.
@@ -107,7 +106,7 @@ impl UploadPackRequest {
             repository,
             protocol,
             headers: parts.headers.clone(),
-            client: super::answer::client(parts),
+            client: client(parts),
         })
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cachewfs_format::{
     ArchiveKind, ArchiveLayout, Manifest, Pointer, RepoName, SegmentId, SnapshotId,
 };
 use lru::LruCache;
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::store::{Store, StoreError};
@@ -86,7 +86,7 @@ impl SnapshotReports {
         store: &Store,
         (repo, current): (&RepoName, SnapshotId),
     ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
-        let list = self.lock().lists.get(repo).cloned();
+        let list = self.0.lock().lists.get(repo).cloned();
         let is_good = |list: &CachedList| {
             list.ids.first() == Some(&current) && list.at.elapsed() < MAX_LIST_AGE
         };
@@ -98,7 +98,7 @@ impl SnapshotReports {
                 ids: ids.clone(),
                 at,
             };
-            self.lock().lists.put(repo.clone(), list);
+            self.0.lock().lists.put(repo.clone(), list);
             ids
         };
         self.describe_all(store, repo, &ids)
@@ -113,7 +113,7 @@ impl SnapshotReports {
         let mut newest = Vec::new();
         for (index, &id) in ids.iter().take(MAX_DESCRIBED).enumerate() {
             let key = (repo.clone(), id, ids.get(index + 1).copied());
-            let known = self.lock().reports.get(&key).cloned();
+            let known = self.0.lock().reports.get(&key).cloned();
             newest.extend(match known {
                 Some(known) => Some(known),
                 None => self.describe(store, key)?,
@@ -138,13 +138,9 @@ impl SnapshotReports {
         };
         let report = describe(&manifest, before.as_ref().map(|(before, _)| before));
         if let Some(report) = &report {
-            self.lock().reports.put(key, report.clone());
+            self.0.lock().reports.put(key, report.clone());
         }
         Ok(report)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, CachedReports> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

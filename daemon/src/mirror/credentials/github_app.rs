@@ -3,11 +3,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::http::{Method, StatusCode};
+use http::{Method, StatusCode};
 use lru::LruCache;
+use parking_lot::Mutex as SyncMutex;
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -16,7 +17,7 @@ use tracing::Instrument as _;
 
 use super::jwt::{read_key, sign};
 use super::{CredentialError, UpstreamAuthConfig};
-use crate::error_chain::chain;
+use crate::base::{Backoff, chain};
 use crate::traces;
 
 /// How long before its expiry a token is replaced. GitHub's tokens last an hour.
@@ -27,10 +28,11 @@ const ABSENT_LIFETIME: Duration = Duration::from_mins(5);
 const MIN_LIFETIME: Duration = Duration::from_mins(1);
 /// How long a request to GitHub may take, and how long a caller waits for another caller's request.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long GitHub isn't asked after a failure. The backoff doubles with each further failure.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// At most this long GitHub isn't asked after failures.
-const MAX_BACKOFF: Duration = Duration::from_mins(1);
+/// How long GitHub isn't asked after a failure.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(1),
+};
 /// At most this many owners are remembered: clients may guess names, which must not fill the
 /// memory.
 const MAX_OWNERS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
@@ -76,7 +78,7 @@ impl OwnerState {
         let tries = self.failure.as_ref().map_or(0, |failure| failure.tries) + 1;
         self.failure = Some(RecentFailure {
             tries,
-            until: Instant::now() + backoff(tries),
+            until: Instant::now() + BACKOFF.doubled(tries),
             text: chain(error),
         });
     }
@@ -94,13 +96,6 @@ impl OwnerState {
         let token = self.token.as_ref().filter(|token| token.lasts(least))?;
         Some(token.token.clone())
     }
-}
-
-fn backoff(tries: u32) -> Duration {
-    let doublings = tries.saturating_sub(1).min(16);
-    FIRST_BACKOFF
-        .saturating_mul(1 << doublings)
-        .min(MAX_BACKOFF)
 }
 
 #[derive(Deserialize)]
@@ -157,7 +152,7 @@ impl GithubApp {
         // installation has one state, under the empty name.
         let name = self.installation.map_or(owner, |_| "");
         let state = {
-            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut owners = self.owners.lock();
             Arc::clone(owners.get_or_insert(name.to_ascii_lowercase(), Arc::default))
         };
         let too_slow = |_| CredentialError::TooSlow { limit: TIMEOUT };
@@ -292,13 +287,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_backoff_doubles_up_to_a_minute() {
-        let seconds = [1, 2, 3, 6, 7, 8, u32::MAX].map(|tries| backoff(tries).as_secs());
-
-        assert_eq!(seconds, [1, 2, 4, 32, 60, 60, 60]);
-    }
-
-    #[test]
     fn the_backoff_error_has_the_last_failure_and_the_time_left() {
         let mut state = OwnerState::default();
         assert!(state.backoff_error().is_none());
@@ -311,7 +299,7 @@ mod tests {
         let error = state.backoff_error().unwrap();
         assert!(
             matches!(&error, CredentialError::Backoff { left, last }
-            if *left <= FIRST_BACKOFF && last.contains("502")),
+            if *left <= BACKOFF.first && last.contains("502")),
             "{error:?}"
         );
     }

@@ -4,10 +4,13 @@
 //! They never appear in arguments, in configurations of mirrors, in logs or in errors.
 
 mod config;
+mod error;
 mod github_app;
 mod jwt;
+mod login;
 mod source;
 
 pub use config::UpstreamAuthConfig;
-pub use source::CredentialError;
-pub(crate) use source::{Credentials, Login};
+pub use error::CredentialError;
+pub(crate) use login::Login;
+pub(crate) use source::Credentials;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, header};
+use http::{HeaderMap, header};
 use reqwest::{Client, Response, Url};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
@@ -12,7 +12,7 @@ use tracing::debug;
 use super::batch::{Action, Batch};
 use super::guard::Guard;
 use super::{LfsFetchError, LfsObject};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::mirror::Login;
 use crate::mirror::redirect::{MAX_REDIRECTS, is_redirect};
 

@@ -17,7 +17,7 @@ use tracing::info;
 use super::list::wanted_objects;
 use super::pointer::LfsPointer;
 use super::{LfsError, LfsOid};
-use crate::clock::seconds_since_epoch;
+use crate::base::seconds_since_epoch;
 use crate::mirror::{Git, LfsObject, Upstream, fetch_lfs_objects};
 use crate::publish::assemble::ArchiveWriter;
 use crate::publish::git_files::git_member;
@@ -72,7 +72,7 @@ impl Publisher {
             return Ok(Attempt::Done(true));
         }
         let config = self.config.now();
-        let parent = crate::app::tmp_directory(&config);
+        let parent = config.data_dir.tmp();
         let tmp = tempfile::Builder::new()
             .prefix("lfs-")
             .tempdir_in(&parent)

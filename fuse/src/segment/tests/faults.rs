@@ -5,7 +5,7 @@ use crate::segment::fetch_whole;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_body_is_continued_after_its_last_whole_chunk() {
-    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::History), 4 << 20);
     let segment = fixture.start();
     // The next read is sequential, so its window is wide enough for several chunks.
     fixture.read(&segment, 0, CHUNK_LEN).await.unwrap();
@@ -25,7 +25,7 @@ async fn a_cut_body_is_continued_after_its_last_whole_chunk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn corrupt_bytes_are_fetched_again_and_never_shown() {
-    for role in [Role::PackHistory, Role::PackIndex] {
+    for role in [Role::Pack(PackKind::History), Role::PackIndex] {
         for len in [4 << 20, 300 << 10] {
             let fixture = Fixture::new(role, len);
             let segment = fixture.start();
@@ -44,7 +44,7 @@ async fn corrupt_bytes_are_fetched_again_and_never_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_sends_only_broken_bytes_is_an_error_within_the_deadline() {
-    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::History), 4 << 20);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
     fixture
@@ -58,7 +58,7 @@ async fn a_daemon_that_sends_only_broken_bytes_is_an_error_within_the_deadline()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_answers_the_reads_of_the_next_second() {
-    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::History), 4 << 20);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
     fixture.source.fail_with([RangeFault::Hang]);
@@ -87,7 +87,7 @@ async fn a_failure_answers_the_reads_of_the_next_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_fails_answers_the_reads_of_the_next_second() {
     for len in [4 << 20, 100 << 10] {
-        let fixture = Fixture::new(Role::PackHistory, len);
+        let fixture = Fixture::new(Role::Pack(PackKind::History), len);
         let segment = fixture.start();
         fixture.source.fail_with([RangeFault::Hang]);
 
@@ -101,7 +101,7 @@ async fn a_table_that_fails_answers_the_reads_of_the_next_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_falls_quiet_is_continued_by_another_request() {
-    let mut fixture = Fixture::new(Role::PackHistory, 4 << 20);
+    let mut fixture = Fixture::new(Role::Pack(PackKind::History), 4 << 20);
     fixture.read_timeout = Duration::from_secs(30);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_body_that_falls_quiet_is_continued_by_another_request() {
 async fn a_body_that_drips_is_waited_for_until_the_deadline() {
     // Once for the table, and once for a chunk.
     for is_table_there in [false, true] {
-        let fixture = Fixture::new(Role::PackHistory, 4 << 20);
+        let fixture = Fixture::new(Role::Pack(PackKind::History), 4 << 20);
         let segment = fixture.start();
         if is_table_there {
             segment.table(Purpose::Demand).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_body_that_drips_is_waited_for_until_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_ends_early_is_asked_for_again_after_a_backoff() {
-    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::History), 4 << 20);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
     fixture.source.take_requests();
@@ -195,7 +195,7 @@ async fn a_group_stays_in_its_archive_while_a_catch_up_moves_its_segments() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unavailable_daemon_is_asked_again() {
-    let fixture = Fixture::new(Role::PackTip, 2 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::Tip), 2 << 20);
     fixture
         .source
         .fail_with([RangeFault::Unavailable, RangeFault::Unavailable]);

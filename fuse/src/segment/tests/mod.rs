@@ -1,14 +1,16 @@
 //! The requests that reads make, and the results of reads when the disk fails. The tests count
 //! requests and measure no time.
 
+mod eviction;
 mod faults;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_format::{
-    Chunk, ChunkEncoding, Digest, GitPath, ObjectId, RepoName, Role, SegmentWriter, SnapshotId,
-    TocFile, TocSegment, encode_chunk,
+    Chunk, ChunkEncoding, Digest, GitPath, ObjectId, PackKind, RepoName, Role, SegmentWriter,
+    SnapshotId, TocFile, TocSegment, encode_chunk,
 };
 use tempfile::TempDir;
 
@@ -125,7 +127,7 @@ impl Fixture {
     /// Evicts all segments, as another process on this cache does.
     pub(super) fn evict_as_another_mount(&self) {
         let cache = Cache::open(self.cache_dir.path(), 1).unwrap();
-        assert!(!cache.evict().unwrap().is_empty());
+        assert!(!cache.evict(&HashSet::new()).unwrap().is_empty());
     }
 
     /// Changes one byte of the content on disk, without its checksum.
@@ -144,7 +146,7 @@ impl Fixture {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_sequential_read_of_8_mib_makes_at_most_6_requests() {
-    let fixture = Fixture::new(Role::PackHistory, 8 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::History), 8 << 20);
     let segment = fixture.start();
 
     for at in (0..8 << 20).step_by(128 << 10) {
@@ -157,7 +159,7 @@ async fn a_cold_sequential_read_of_8_mib_makes_at_most_6_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warm_read_makes_no_request_also_after_a_restart() {
-    let fixture = Fixture::new(Role::PackTip, 3 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::Tip), 3 << 20);
     fixture.read(&fixture.start(), 0, 3 << 20).await.unwrap();
     fixture.source.take_requests();
 
@@ -183,7 +185,7 @@ async fn a_small_segment_comes_with_its_table_in_one_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_readers_of_a_chunk_share_a_request() {
-    let fixture = Arc::new(Fixture::new(Role::PackHistory, 4 << 20));
+    let fixture = Arc::new(Fixture::new(Role::Pack(PackKind::History), 4 << 20));
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
     fixture.source.take_requests();
@@ -201,7 +203,7 @@ async fn many_readers_of_a_chunk_share_a_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_disk_shows_nothing_wrong_after_a_restart() {
-    let fixture = Fixture::new(Role::PackHistory, 2 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::History), 2 << 20);
     fixture.read(&fixture.start(), 0, 2 << 20).await.unwrap();
     fixture.damage_disk(300_000);
     fixture.source.take_requests();
@@ -213,7 +215,7 @@ async fn a_damaged_disk_shows_nothing_wrong_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn evicted_chunks_are_fetched_again() {
-    let fixture = Fixture::new(Role::PackHistory, 2 << 20);
+    let fixture = Fixture::new(Role::Pack(PackKind::History), 2 << 20);
     let segment = fixture.start();
     fixture.read(&segment, 0, 2 << 20).await.unwrap();
 
@@ -251,7 +253,7 @@ async fn a_second_size_of_a_shared_segment_does_not_change_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_size_that_cuts_content_off_is_refused() {
-    let mut fixture = Fixture::with_content(Role::PackTip, vec![1; 1024]);
+    let mut fixture = Fixture::with_content(Role::Pack(PackKind::Tip), vec![1; 1024]);
     fixture.record.file.as_mut().unwrap().size = 1023;
 
     let read = fixture.read(&fixture.start(), 0, 1024).await;
@@ -285,7 +287,7 @@ fn bomb(role: Role) -> Fixture {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_read_decompresses_little_of_a_bomb() {
-    for role in [Role::PackHistory, Role::PackIndex] {
+    for role in [Role::Pack(PackKind::History), Role::PackIndex] {
         let fixture = bomb(role);
         let segment = fixture.start();
 

@@ -16,12 +16,12 @@ use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 use tracing::{Instrument as _, debug};
 
-use crate::http::authorize::MovedTo;
-use crate::http::git_protocol::answer::client;
+use crate::http::error::{GitHttpError, MovedTo};
 use crate::http::git_protocol::body::ReceivedBody;
+use crate::http::git_protocol::headers;
 use crate::http::git_protocol::server::{GitCounters, GitServer};
-use crate::http::git_protocol::target::{GitTarget, Service, Spelling};
-use crate::http::git_protocol::{GitHttpError, headers};
+use crate::http::request::client;
+use crate::http::route::{GitTarget, Service, Spelling};
 use crate::mirror::{MAX_REDIRECTS, RedirectTarget, Upstream, UpstreamBase, is_redirect};
 use crate::traces::{self, Cause};
 
@@ -159,7 +159,7 @@ fn url(base: &str, target: &GitTarget) -> Result<Url, GitHttpError> {
 /// Returns the path below the repository.
 fn tail(target: &GitTarget) -> &str {
     match &target.service {
-        Service::InfoRefs => "/info/refs",
+        Service::InfoRefs(_) => "/info/refs",
         Service::UploadPack => "/git-upload-pack",
         Service::ReceivePack => "/git-receive-pack",
         Service::Other(path) => path,

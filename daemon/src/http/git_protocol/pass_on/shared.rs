@@ -10,20 +10,21 @@
 //! when all clients have left.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::header;
 use axum::response::Response;
 use cachewfs_format::Digest;
 use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::request::{UpstreamBody, UpstreamHead, UpstreamRequest, pass_on, pieces, send};
 use super::spool::{Spool, SpoolReader};
-use crate::error_chain::chain;
-use crate::http::git_protocol::GitHttpError;
+use crate::base::chain;
+use crate::http::error::GitHttpError;
 use crate::http::git_protocol::server::{GitCounters, GitServer};
 
 /// The answers that are being fetched, by the digest of the request.
@@ -89,7 +90,7 @@ fn join_or_lead(
 ) -> Result<(Arc<SharedAnswer>, SpoolReader), GitHttpError> {
     // Locked until the new entry is in the map, so that one of two simultaneous requests leads and
     // the other joins.
-    let mut answers = server.shared.lock();
+    let mut answers = server.shared.0.lock();
     if let Some(shared) = answers.get(&key)
         && max_age.is_none_or(|max_age| shared.began.elapsed() <= max_age)
         && let Some(reader) = shared.spool.join()
@@ -114,14 +115,10 @@ fn join_or_lead(
 }
 
 impl SharedAnswers {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<SharedAnswer>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Removes the entry, unless a later request has replaced this one because it was too old to be
     /// joined.
     fn forget(&self, key: &Digest, shared: &Arc<SharedAnswer>) {
-        let mut answers = self.lock();
+        let mut answers = self.0.lock();
         if answers
             .get(key)
             .is_some_and(|present| Arc::ptr_eq(present, shared))

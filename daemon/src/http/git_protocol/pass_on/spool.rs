@@ -14,9 +14,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use tokio::sync::watch;
@@ -85,14 +86,14 @@ impl Spool {
             grown: watch::Sender::new(()),
             taken: watch::Sender::new(()),
         });
-        let reader = spool.add_reader(&mut spool.lock());
+        let reader = spool.add_reader(&mut spool.state.lock());
         Ok((spool, reader))
     }
 
     /// Returns a reader at the beginning, or `None` if the beginning is freed, all readers are
     /// gone, or the answer broke off.
     pub(super) fn join(self: &Arc<Self>) -> Option<SpoolReader> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let is_open =
             state.freed == 0 && !state.readers.is_empty() && state.end != Some(SpoolEnd::Broken);
         is_open.then(|| self.add_reader(&mut state))
@@ -125,7 +126,7 @@ impl Spool {
         };
         let file = Arc::clone(&self.file);
         tokio::task::spawn_blocking(move || file.write_all_at(&bytes, at)).await??;
-        self.lock().written = at + len;
+        self.state.lock().written = at + len;
         self.grown.send_replace(());
         Ok(())
     }
@@ -133,7 +134,7 @@ impl Spool {
     /// Returns the position of the next `len` bytes, or `None` if they don't fit into the window
     /// yet. Frees what all readers have read.
     fn room_for(&self, len: u64) -> Result<Option<u64>, SpoolError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let slowest = *state.readers.values().min().ok_or(SpoolError::Abandoned)?;
         let end = state.written + len;
         if end - state.freed > self.window && slowest - state.freed >= FREE_LEN {
@@ -164,7 +165,7 @@ impl Spool {
     }
 
     fn end(&self, end: SpoolEnd) {
-        self.lock().end.get_or_insert(end);
+        self.state.lock().end.get_or_insert(end);
         self.grown.send_replace(());
     }
 
@@ -173,15 +174,11 @@ impl Spool {
         let mut taken = self.taken.subscribe();
         loop {
             taken.borrow_and_update();
-            if self.lock().readers.is_empty() {
+            if self.state.lock().readers.is_empty() {
                 return;
             }
             taken.changed().await.ok();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SpoolState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -191,7 +188,7 @@ impl SpoolReader {
         let (at, len) = loop {
             self.grown.borrow_and_update();
             {
-                let state = self.spool.lock();
+                let state = self.spool.state.lock();
                 let at = state.readers.get(&self.id).copied().unwrap_or(0);
                 if at < state.written {
                     break (at, BLOCK_LEN.min(state.written - at));
@@ -212,7 +209,7 @@ impl SpoolReader {
             Ok::<_, std::io::Error>(block)
         };
         let block = tokio::task::spawn_blocking(read).await??;
-        self.spool.lock().readers.insert(self.id, at + len);
+        self.spool.state.lock().readers.insert(self.id, at + len);
         self.spool.taken.send_replace(());
         Ok(Some(block.into()))
     }
@@ -220,7 +217,7 @@ impl SpoolReader {
 
 impl Drop for SpoolReader {
     fn drop(&mut self) {
-        self.spool.lock().readers.remove(&self.id);
+        self.spool.state.lock().readers.remove(&self.id);
         self.spool.taken.send_replace(());
     }
 }
@@ -275,17 +272,17 @@ mod tests {
         });
 
         // The writer writes as much as fits into the window, and no more.
-        while spool.lock().written + 300_000 <= 3 << 20 {
+        while spool.state.lock().written + 300_000 <= 3 << 20 {
             tokio::task::yield_now().await;
         }
         let held = tokio::time::timeout(Duration::from_millis(50), read_all(&mut reader)).await;
         assert!(held.is_err(), "the writer went on without the slow reader");
-        assert!(spool.lock().written <= 3 << 20);
+        assert!(spool.state.lock().written <= 3 << 20);
         drop(slow);
         read_all(&mut reader).await.unwrap();
 
         writing.await.unwrap();
-        assert_eq!(spool.lock().written, 40 * 300_000);
+        assert_eq!(spool.state.lock().written, 40 * 300_000);
         assert!(spool.join().is_none(), "the beginning is gone");
         let on_disk = std::os::unix::fs::MetadataExt::blocks(&spool.file.metadata().unwrap());
         assert!(on_disk * 512 <= 4 << 20, "{on_disk} blocks");

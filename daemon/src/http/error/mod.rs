@@ -1,0 +1,16 @@
+//! The border where errors become HTTP answers: a status, a stable code, and a message that ends
+//! with the next step.
+//!
+//! Codes are part of the interface (`cachewfs_format::api::code`, `docs/http-api.md`); messages may
+//! change.
+
+mod api;
+mod git;
+mod lfs;
+mod repository;
+mod store;
+
+pub(super) use api::{ApiError, MovedTo};
+pub(super) use git::GitHttpError;
+pub(super) use lfs::lfs_status;
+pub(super) use repository::repository_code;

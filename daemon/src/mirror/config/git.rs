@@ -1,0 +1,64 @@
+//! The `[git]` section of the configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::duration;
+
+/// The `[git]` section: limits and settings of the git processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GitConfig {
+    /// A git configuration file to include, for credential helpers, proxies and certificates. git's
+    /// own configuration files of the machine and of the user are never read. Default none.
+    pub config_file: Option<PathBuf>,
+    /// Time limit of the first clone of a mirror, and of the first update after a clone or a
+    /// restore. Default `1h`.
+    #[serde(with = "duration")]
+    pub clone_timeout: Duration,
+    /// Time limit of every other update. Default `5min`.
+    #[serde(with = "duration")]
+    pub fetch_timeout: Duration,
+    /// Time limit of asking upstream for its refs. Default `1min`.
+    #[serde(with = "duration")]
+    pub ls_remote_timeout: Duration,
+    /// Time limit of each local git command of a publish. Default `2h`.
+    #[serde(with = "duration")]
+    pub pack_timeout: Duration,
+    /// Time limit of fetching one batch of LFS objects, which has at most 1 GiB. Default `1h`.
+    #[serde(with = "duration")]
+    pub lfs_timeout: Duration,
+    /// How many threads git uses to find deltas. Default: the number of cores, but at most `4`.
+    pub pack_threads: usize,
+    /// The memory that each of these threads may use for its window, in git's own units. Default
+    /// `256m`.
+    pub pack_window_memory: String,
+}
+
+impl Default for GitConfig {
+    fn default() -> Self {
+        Self {
+            config_file: None,
+            clone_timeout: Duration::from_hours(1),
+            fetch_timeout: Duration::from_mins(5),
+            ls_remote_timeout: Duration::from_mins(1),
+            pack_timeout: Duration::from_hours(2),
+            lfs_timeout: Duration::from_hours(1),
+            pack_threads: std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().min(4)),
+            pack_window_memory: "256m".to_owned(),
+        }
+    }
+}
+
+impl GitConfig {
+    /// Returns the settings for the first update of a mirror, which may fetch as much as a clone.
+    pub(crate) fn for_first_update(&self) -> Self {
+        Self {
+            fetch_timeout: self.fetch_timeout.max(self.clone_timeout),
+            ..self.clone()
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The sections `[git]`, `[mirrors]` and `[upstreams]` of the configuration.
+
+mod git;
+mod mirrors;
+mod upstream;
+
+pub use git::GitConfig;
+pub use mirrors::MirrorsConfig;
+pub use upstream::UpstreamConfig;

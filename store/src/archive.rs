@@ -1,0 +1,204 @@
+//! [`Archive`]: reads ranges of an archive out of its segments.
+
+use std::ops::Range;
+
+use cachewfs_format::{ArchiveLayout, RepoName, SegmentRef};
+
+use super::key::Key;
+use super::tier::{DirectUrl, Extent};
+use super::{Store, StoreError};
+
+/// The bytes of one archive, or of a single segment. They are immutable, so all reads see one
+/// revision.
+#[derive(Debug)]
+pub struct Archive {
+    store: Store,
+    repo: RepoName,
+    segments: Vec<SegmentRef>,
+    /// The offset of each segment in the archive, and at last the end of the archive.
+    starts: Vec<u64>,
+}
+
+impl Archive {
+    pub fn new(store: Store, repo: RepoName, layout: &ArchiveLayout) -> Self {
+        let segments = layout.segments.iter().copied().chain([layout.tail]);
+        Self::of_segments(store, repo, segments.collect())
+    }
+
+    /// Returns an archive of a single segment.
+    pub fn of_segment(store: Store, repo: RepoName, segment: SegmentRef) -> Self {
+        Self::of_segments(store, repo, vec![segment])
+    }
+
+    fn of_segments(store: Store, repo: RepoName, segments: Vec<SegmentRef>) -> Self {
+        let mut end = 0;
+        let mut starts = vec![0];
+        for segment in &segments {
+            end += segment.len;
+            starts.push(end);
+        }
+        Self {
+            store,
+            repo,
+            segments,
+            starts,
+        }
+    }
+
+    /// Returns whether the archive begins with these segments.
+    pub fn starts_with(&self, segments: &[SegmentRef]) -> bool {
+        self.segments.starts_with(segments)
+    }
+
+    /// Fills `into` with the bytes of the archive from `start` on. Blocks.
+    pub fn read(&self, start: u64, into: &mut [u8]) -> Result<(), StoreError> {
+        let tier = self.store.tier();
+        self.read_by(start, into, |key, offset, part| {
+            Ok(tier.read_at(key, offset, part)?)
+        })
+    }
+
+    /// Fills `into` like [`Archive::read`] if no waiting is necessary. Returns whether it did.
+    pub fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
+        let tier = self.store.tier();
+        let read = |key: &Key, offset, part: &mut [u8]| {
+            let is_read = tier.read_now(key, offset, part);
+            is_read.then_some(()).ok_or(StoreError::BeyondEnd)
+        };
+        self.read_by(start, into, read).is_ok()
+    }
+
+    /// Returns whether the store is a directory.
+    pub fn is_on_disk(&self) -> bool {
+        self.store.tier().is_directory()
+    }
+
+    /// Fetches `range` into the local tiers.
+    pub async fn fetch_local(&self, range: Range<u64>) -> Result<(), StoreError> {
+        let wanted = self.extents(range);
+        Ok(self.store.tier().fetch_local(&wanted).await?)
+    }
+
+    /// Starts to fetch `range` into the local tiers. Looks at the disk.
+    pub fn fetch_local_soon(&self, range: Range<u64>) {
+        self.store.tier().fetch_local_soon(&self.extents(range));
+    }
+
+    /// Returns a URL from which a client may read `range` directly, and the range to request from
+    /// that URL. Returns `None` unless `range` is within one segment, because a URL is for one
+    /// object.
+    pub async fn direct(&self, range: Range<u64>) -> Option<(DirectUrl, Range<u64>)> {
+        let [wanted] = <[Extent; 1]>::try_from(self.extents(range)).ok()?;
+        let url = self.store.tier().direct(&wanted).await?;
+        Some((url, wanted.range))
+    }
+
+    /// Returns the ranges of segments that make up `range`.
+    fn extents(&self, range: Range<u64>) -> Vec<Extent> {
+        let shelf = self.store.shelf(&self.repo);
+        let first = self.starts.partition_point(|&start| start <= range.start);
+        let segments = self.segments.iter().zip(&self.starts);
+        let touched = segments
+            .skip(first.saturating_sub(1))
+            .take_while(|&(_, &start)| start < range.end);
+        let extent = |(segment, &start): (&SegmentRef, &u64)| Extent {
+            key: Key::segment(&shelf, segment.id),
+            len: segment.len,
+            range: range.start.saturating_sub(start)..segment.len.min(range.end - start),
+        };
+        touched.map(extent).collect()
+    }
+
+    fn read_by(
+        &self,
+        start: u64,
+        into: &mut [u8],
+        read: impl Fn(&Key, u64, &mut [u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rest = into;
+        let mut at = start;
+        let shelf = self.store.shelf(&self.repo);
+        let mut index = self
+            .starts
+            .partition_point(|&start| start <= at)
+            .saturating_sub(1);
+        while !rest.is_empty() {
+            let (Some(segment), Some(begin)) = (self.segments.get(index), self.starts.get(index))
+            else {
+                return Err(StoreError::BeyondEnd);
+            };
+            let offset = at - begin;
+            let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let (part, next) = rest.split_at_mut(left.min(rest.len()));
+            read(&Key::segment(&shelf, segment.id), offset, part)?;
+            at += part.len() as u64;
+            rest = next;
+            index += 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cachewfs_format::{Digest, SegmentId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::DiskTier;
+
+    /// Returns an archive of segments with these lengths, none of which is stored.
+    fn archive(directory: &std::path::Path, lens: &[u64]) -> Archive {
+        let disk = DiskTier::create(directory, &directory.join("tmp")).unwrap();
+        let repo = RepoName::parse("example.com/a").unwrap();
+        let segments = lens.iter().enumerate().map(|(index, &len)| SegmentRef {
+            id: SegmentId(Digest::of(&index.to_le_bytes())),
+            len,
+        });
+        Archive::of_segments(Store::new(disk), repo, segments.collect())
+    }
+
+    proptest! {
+        #[test]
+        fn extents_are_the_range_cut_at_the_ends_of_segments(
+            lens in prop::collection::vec(1_u64..50, 1..6), start in 0_u64..200, len in 1_u64..100,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let archive = archive(directory.path(), &lens);
+            let size: u64 = lens.iter().sum();
+            let (start, end) = (start.min(size - 1), (start + len).min(size));
+            prop_assume!(start < end);
+
+            let extents = archive.extents(start..end);
+
+            let mut at = start;
+            for extent in &extents {
+                let index = archive
+                    .segments
+                    .iter()
+                    .position(|segment| extent.key == Key::segment(&extent.key.shelf, segment.id));
+                let begin = archive.starts[index.unwrap()];
+                prop_assert_eq!(begin + extent.range.start, at);
+                prop_assert!(extent.range.start < extent.range.end);
+                prop_assert!(extent.range.end <= extent.len);
+                at = begin + extent.range.end;
+            }
+            prop_assert_eq!(at, end);
+        }
+    }
+
+    #[test]
+    fn a_range_within_one_segment_is_one_extent() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = archive(directory.path(), &[10, 1, 20]);
+        let count = |range| archive.extents(range).len();
+
+        for inside in [0..10, 0..1, 9..10, 10..11, 11..31, 30..31] {
+            assert_eq!(count(inside.clone()), 1, "{inside:?}");
+        }
+        for across in [9..11, 0..31, 10..12] {
+            assert!(count(across.clone()) > 1, "{across:?}");
+        }
+        assert_eq!(archive.extents(13..20)[0].range, 2..9);
+    }
+}

@@ -1,0 +1,68 @@
+//! The store of segments, manifests and pointers.
+//!
+//! ```text
+//! snapshots, manifests, protect,   publishing and reading: the same on every tier
+//! content, archive, revisions
+//! collect, forget                  deleting
+//! clock                            the time line that makes deleting safe
+//! tier                             the trait: storage for objects
+//! disk, listing, share             a tier in a directory, which several daemons may share
+//! open_bucket, bucket_metrics      what a tier in a bucket is for this crate, which has none
+//! tiers                            memory, disk and bucket combined into one tier
+//! lease                            which of several daemons publishes a repository
+//! config, s3_config                the sections of the configuration
+//! ```
+
+mod archive;
+mod bucket_metrics;
+mod clock;
+mod collect;
+mod config;
+mod content;
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod contract_runs;
+#[cfg(test)]
+mod damaged;
+mod disk;
+mod error;
+mod forget;
+mod key;
+mod lease;
+mod listing;
+mod manifests;
+mod open_bucket;
+mod protect;
+mod reads;
+mod revisions;
+mod s3_config;
+mod share;
+mod snapshots;
+#[cfg(test)]
+mod testing;
+mod tier;
+mod tiers;
+#[cfg(test)]
+mod wrapped;
+
+pub use archive::Archive;
+pub use bucket_metrics::{BucketMetrics, BucketOperation, BucketOutcome, BucketRequest};
+pub use clock::NoticePeriod;
+pub use collect::{
+    Collected, Collection, Keep, MAX_COLLECTIONS, log_collected, log_failed_collection,
+};
+pub use config::StoreConfig;
+pub use content::read_file;
+pub use disk::DiskTier;
+pub use error::{BucketError, StoreError, TierError};
+pub use key::{Key, Object, Shelf, ShelfPart};
+pub use lease::{Claim, Holder, Lease, LeaseEvent, LeaseMetrics, Leases};
+pub use open_bucket::{BucketOptions, BucketProblem, OpenBucket};
+pub use protect::Protection;
+pub use reads::{Reads, TierReads};
+pub use revisions::RevisionIndex;
+pub use s3_config::S3Config;
+pub use snapshots::Store;
+pub use tier::{DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+pub use tiers::{TierLimits, Tiers};

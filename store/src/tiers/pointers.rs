@@ -1,0 +1,145 @@
+//! [`CachedPointers`]: remembers pointers for a second, because other daemons may replace them.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cachewfs_base::map_concurrently;
+use lru::LruCache;
+use parking_lot::Mutex;
+use tracing::warn;
+
+use super::Tiers;
+use crate::key::Key;
+use crate::tier::{Tier as _, Whole};
+use crate::{DiskTier, TierError};
+
+/// How long a pointer that other daemons may have replaced is served from memory.
+const POINTER_MAX_AGE: Duration = Duration::from_secs(1);
+/// How long a pointer, or the list of repositories, is served from memory to listings. Longer,
+/// because a listing looks at many of them.
+pub(super) const LISTING_MAX_AGE: Duration = Duration::from_secs(30);
+/// At most this many pointers are remembered, at 1 to 25 KiB each, depending on how many snapshots
+/// they have replaced.
+const MAX_POINTERS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
+/// At most this many pointers are read from the bucket at the same time for a listing.
+const MAX_READERS: usize = 16;
+
+/// Pointers as they were last read.
+#[derive(Clone, Debug)]
+pub(super) struct CachedPointers(Arc<Mutex<LruCache<Key, CachedPointer>>>);
+
+/// The last state of a pointer that this daemon knows.
+#[derive(Debug)]
+struct CachedPointer {
+    /// When this daemon began to read it, or wrote it.
+    at: Instant,
+    state: CachedState,
+}
+
+/// The state of a remembered pointer.
+#[derive(Debug)]
+enum CachedState {
+    /// The answer of the bucket.
+    Read(Option<Whole>),
+    /// This daemon has written it. The present one is in the bucket.
+    Written,
+}
+
+impl Default for CachedPointers {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(LruCache::new(MAX_POINTERS))))
+    }
+}
+
+impl CachedPointers {
+    /// Returns the last answer for a pointer, unless it is older than `max_age`.
+    #[expect(clippy::option_option, reason = "it may be known that there is none")]
+    fn known(&self, key: &Key, max_age: Duration) -> Option<Option<Whole>> {
+        let mut all = self.0.lock();
+        let known = all.get(key)?;
+        match &known.state {
+            CachedState::Read(read) if known.at.elapsed() < max_age => Some(read.clone()),
+            CachedState::Read(_) | CachedState::Written => None,
+        }
+    }
+
+    /// Remembers an answer. Returns `false` if a newer one is known.
+    fn note(&self, key: &Key, known: CachedPointer) -> bool {
+        let mut all = self.0.lock();
+        // Answers may arrive in another order than their requests were sent.
+        let is_newer = all.peek(key).is_none_or(|last| last.at <= known.at);
+        if is_newer {
+            all.put(key.clone(), known);
+        }
+        is_newer
+    }
+
+    /// Forgets an answer, and also discards the answers of reads that are in flight.
+    pub(super) fn forget(&self, key: &Key) {
+        let written = CachedPointer {
+            at: Instant::now(),
+            state: CachedState::Written,
+        };
+        self.0.lock().put(key.clone(), written);
+    }
+}
+
+impl Tiers {
+    pub(super) fn read_pointer(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        if let Some(known) = self.pointers.known(key, POINTER_MAX_AGE) {
+            return Ok(known);
+        }
+        // During an outage, published snapshots stay available. A publish can't build on such a
+        // copy: its version is not that of the bucket, so the swap fails.
+        let copy = self.local().read_whole(key).ok().flatten();
+        self.ask_or_copy(key, copy, self.pointer_reader(key))
+    }
+
+    /// Returns a function that reads a pointer from the bucket. It remembers and copies the
+    /// pointer, unless this daemon has written another one meanwhile.
+    fn pointer_reader(
+        &self,
+        key: &Key,
+    ) -> impl FnOnce() -> Result<Option<Whole>, TierError> + use<> {
+        let (fetcher, pointers, key) = (self.fetcher.clone(), self.pointers.clone(), key.clone());
+        move || {
+            let at = Instant::now();
+            let read = fetcher.remote.read_whole(&key)?;
+            let known = CachedPointer {
+                at,
+                state: CachedState::Read(read.clone()),
+            };
+            if pointers.note(&key, known) {
+                keep_pointer(&fetcher.local, &key, read.as_ref());
+            }
+            Ok(read)
+        }
+    }
+
+    /// Returns pointers that may be as old as [`LISTING_MAX_AGE`]. Reads several at the same time.
+    pub(super) fn read_recent_pointers(
+        &self,
+        keys: &[Key],
+    ) -> Vec<Result<Option<Whole>, TierError>> {
+        let read = |key: &Key| match self.pointers.known(key, LISTING_MAX_AGE) {
+            Some(known) => Ok(known),
+            None => self.read_pointer(key),
+        };
+        map_concurrently(keys, MAX_READERS, read)
+    }
+}
+
+/// Makes the local copy equal to the pointer in the bucket.
+fn keep_pointer(local: &DiskTier, key: &Key, read: Option<&Whole>) {
+    let copy = local.read_whole(key).ok().flatten();
+    let kept = match (read, copy) {
+        (Some(read), Some(copy)) if copy.bytes == read.bytes => Ok(()),
+        (Some(read), _) => local.put(key, &read.bytes),
+        (None, Some(_)) => local.delete(std::slice::from_ref(key)),
+        (None, None) => Ok(()),
+    };
+    if let Err(error) = kept {
+        warn!(%key, %error, "Can't make a local copy of a pointer of the bucket");
+    }
+}

@@ -1,0 +1,394 @@
+//! [`Tiers`] as a [`Tier`]: reads local copies first, and writes to the bucket first.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cachewfs_format::{RepoName, SegmentId};
+use futures_util::future::{BoxFuture, try_join_all};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::fetch::{COMPLETERS, Fetcher, PartSource, parts};
+use super::fill::PART_LEN;
+use super::manifests::SeenManifests;
+use super::memory::Memory;
+use super::overdue::Overdue;
+use super::pointers::CachedPointers;
+use super::repositories::KnownRepositories;
+use super::space::Space;
+use crate::BucketMetrics;
+use crate::clock::NoticePeriod;
+use crate::key::{Key, Object, Shelf, ShelfPart};
+use crate::reads::Reads;
+use crate::tier::{DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+use crate::{DiskTier, TierError};
+
+/// Memory, disk and a bucket.
+#[derive(Debug)]
+pub struct Tiers {
+    pub(super) fetcher: Fetcher,
+    pub(super) pointers: CachedPointers,
+    pub(super) manifests: SeenManifests,
+    pub(super) overdue: Overdue,
+    repositories: KnownRepositories,
+    /// Segments that are damaged in the bucket, until they are stored again.
+    pub(super) set_aside: Mutex<HashSet<Key>>,
+}
+
+/// How many bytes the tiers in front of the bucket may take.
+#[derive(Clone, Copy, Debug)]
+pub struct TierLimits {
+    pub memory: u64,
+    pub disk: u64,
+}
+
+impl Tiers {
+    /// Creates the tiers in the runtime of the caller. No other daemon may use `local`.
+    pub fn new(
+        remote: Arc<dyn Tier>,
+        (local, tmp): (DiskTier, PathBuf),
+        limits: TierLimits,
+    ) -> Self {
+        let space = Arc::new(Space::new(local.clone(), limits.disk));
+        let memory = Memory::new(limits.memory);
+        let reads = local.reads();
+        Self {
+            fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
+            pointers: CachedPointers::default(),
+            manifests: SeenManifests::new(NoticePeriod::default()),
+            overdue: Overdue::default(),
+            repositories: KnownRepositories::default(),
+            set_aside: Mutex::default(),
+        }
+    }
+
+    /// Returns the tiers with another notice period.
+    pub fn with_notice(self, notice: NoticePeriod) -> Self {
+        let manifests = SeenManifests::new(notice);
+        Self { manifests, ..self }
+    }
+
+    /// Starts the background tasks, which run until `stop`.
+    pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let space = Arc::clone(&self.fetcher.space);
+        tasks.spawn(Arc::clone(&space).watch(stop.clone()));
+        tasks.spawn_blocking(move || space.find_copies());
+        for _ in 0..COMPLETERS {
+            tasks.spawn(self.fetcher.clone().complete_fills(stop.clone()));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn copied_bytes(&self) -> u64 {
+        self.fetcher.space.bytes()
+    }
+
+    pub(super) fn local(&self) -> &DiskTier {
+        &self.fetcher.local
+    }
+
+    pub(super) fn remote(&self) -> &dyn Tier {
+        &*self.fetcher.remote
+    }
+
+    /// Drops the remembered pointer when its lease is read or written: the lease's holder may have
+    /// published since.
+    fn forget_pointer_of(&self, lease: &Key) {
+        self.pointers.forget(&Key::pointer(&lease.shelf));
+    }
+
+    /// Returns the length of a segment that isn't on disk.
+    fn len_of(&self, key: &Key) -> Result<u64, TierError> {
+        if let Some(len) = self.fetcher.len_of(key) {
+            return Ok(len);
+        }
+        let not_found = || TierError::NotFound { key: key.boxed() };
+        Ok(self.remote().stat(key)?.ok_or_else(not_found)?.len)
+    }
+
+    /// Fills `into` from the parts of a segment, and fetches missing parts.
+    fn read_parts(
+        &self,
+        (key, len): (&Key, u64),
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<(), TierError> {
+        let end = offset + into.len() as u64;
+        if end > len {
+            return Err(TierError::Truncated { key: key.boxed() });
+        }
+        let wanted = parts(&(offset..end));
+        let fetch = wanted.clone().map(|part| self.fetcher.part(key, len, part));
+        let got = self.fetcher.runtime.block_on(try_join_all(fetch))?;
+        for (part, got) in wanted.zip(got) {
+            let begin = part as u64 * PART_LEN;
+            let from = offset.max(begin);
+            let to = end.min(begin + PART_LEN);
+            let place = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
+            let Some(into) = into.get_mut(place(from)..place(to)) else {
+                continue;
+            };
+            self.copy_part((key, begin), (&got, from), into)?;
+        }
+        Ok(())
+    }
+
+    fn copy_part(
+        &self,
+        (key, begin): (&Key, u64),
+        (got, from): (&PartSource, u64),
+        into: &mut [u8],
+    ) -> Result<(), TierError> {
+        match got {
+            PartSource::Memory(bytes) => {
+                let start = usize::try_from(from - begin).unwrap_or(usize::MAX);
+                let bytes = bytes.get(start..start.saturating_add(into.len()));
+                let short = || TierError::Truncated { key: key.boxed() };
+                into.copy_from_slice(bytes.ok_or_else(short)?);
+                self.fetcher.reads.memory.note(into.len());
+                Ok(())
+            }
+            PartSource::Fill(fill) if fill.read(from, into).is_ok() => {
+                self.fetcher.reads.disk.note(into.len());
+                Ok(())
+            }
+            PartSource::Local if self.local().read_at(key, from, into).is_ok() => Ok(()),
+            // The copy was evicted just now, or the disk fails.
+            PartSource::Fill(_) | PartSource::Local => {
+                self.remote().read_at(key, from, into)?;
+                self.fetcher.reads.s3.note(into.len());
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Tier for Tiers {
+    fn reads(&self) -> Arc<Reads> {
+        Arc::clone(&self.fetcher.reads)
+    }
+
+    fn bucket_metrics(&self) -> Option<Arc<BucketMetrics>> {
+        self.remote().bucket_metrics()
+    }
+
+    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
+        match self.local().read_at(key, offset, into) {
+            Ok(()) => {
+                self.fetcher.space.note_use(key);
+                return Ok(());
+            }
+            Err(TierError::NotFound { .. }) => {}
+            // Either the range is beyond the end of the segment, or the copy is cut. The bucket
+            // knows.
+            Err(TierError::Truncated { .. }) => {
+                let len = self.remote().stat(key)?.map_or(0, |stat| stat.len);
+                if offset + into.len() as u64 > len {
+                    return Err(TierError::Truncated { key: key.boxed() });
+                }
+                self.fetcher.space.drop_copy(key);
+            }
+            Err(error) => {
+                warn!(%key, %error, "Can't read a local copy; dropping it");
+                self.fetcher.space.drop_copy(key);
+            }
+        }
+        let len = self.len_of(key)?;
+        self.read_parts((key, len), offset, into)
+    }
+
+    fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
+        let range = offset..offset + into.len() as u64;
+        let wanted = parts(&range);
+        if wanted.len() == 1
+            && let Some(bytes) = self.fetcher.memory.get(key, wanted.start)
+        {
+            let start = offset - wanted.start as u64 * PART_LEN;
+            let start = usize::try_from(start).unwrap_or(usize::MAX);
+            if let Some(bytes) = bytes.get(start..start.saturating_add(into.len())) {
+                into.copy_from_slice(bytes);
+                self.fetcher.reads.memory.note(into.len());
+                return true;
+            }
+        }
+        let is_read = self.local().read_now(key, offset, into);
+        if is_read {
+            self.fetcher.space.note_use(key);
+        }
+        is_read
+    }
+
+    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+        let part = |extent: &'a Extent, part| async move {
+            self.fetcher.part(&extent.key, extent.len, part).await
+        };
+        let all = wanted
+            .iter()
+            .flat_map(move |extent| parts(&extent.range).map(move |index| part(extent, index)));
+        let all: Vec<_> = all.collect();
+        Box::pin(async move { try_join_all(all).await.map(drop) })
+    }
+
+    fn fetch_local_soon(&self, wanted: &[Extent]) {
+        self.fetcher.fetch_soon(wanted);
+    }
+
+    fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
+        if self.fetcher.is_local(wanted) {
+            return Box::pin(std::future::ready(None));
+        }
+        self.remote().direct(wanted)
+    }
+
+    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        // Leases and deletion notices are never cached: a decision on an old one could be wrong.
+        match key.object {
+            Object::Pointer => return self.read_pointer(key),
+            Object::Lease => {
+                let read = self.remote().read_whole(key);
+                self.forget_pointer_of(key);
+                return read;
+            }
+            Object::Deletions => return self.remote().read_whole(key),
+            Object::Manifest(_) | Object::Segment(_) | Object::Damaged(_) => {}
+        }
+        match self.local().read_whole(key) {
+            Ok(Some(copy)) => {
+                self.fetcher.space.note_use(key);
+                return Ok(Some(copy));
+            }
+            Ok(None) => {}
+            Err(error) => warn!(%key, %error, "Can't read a local copy; reading the bucket"),
+        }
+        let read = self.remote().read_whole(key)?;
+        if let Some(read) = &read {
+            self.keep(key, &read.bytes);
+        }
+        Ok(read)
+    }
+
+    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+        self.read_recent_pointers(keys)
+    }
+
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
+        let written = self.remote().create(key, bytes)?;
+        // If another daemon was first, its bytes may differ.
+        if written == Written::New {
+            self.keep(key, bytes);
+        }
+        Ok(written)
+    }
+
+    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
+        let new_bytes = self.remote().create_segments(shelf, segments.clone())?;
+        self.drop_replaced(shelf, &segments);
+        // The next reader of the snapshot finds it on disk.
+        self.keep_segments(shelf, segments);
+        Ok(new_bytes)
+    }
+
+    fn swap(
+        &self,
+        key: &Key,
+        expected: Option<&Version>,
+        bytes: &[u8],
+    ) -> Result<Written, TierError> {
+        // Forgotten also after an error: the request may have been carried out although its answer
+        // was lost.
+        let written = self.remote().swap(key, expected, bytes);
+        if key.object == Object::Lease {
+            self.forget_pointer_of(key);
+            return written;
+        }
+        self.pointers.forget(key);
+        if matches!(written, Ok(Written::New)) {
+            self.keep(key, bytes);
+        }
+        written
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+        match key.object {
+            // Segments never change, so a local copy answers for the bucket.
+            Object::Segment(_) | Object::Damaged(_) => match self.local().stat(key) {
+                Ok(Some(stat)) => Ok(Some(stat)),
+                _ => self.remote().stat(key),
+            },
+            Object::Manifest(_) => self.stat_manifest(key),
+            Object::Pointer | Object::Lease | Object::Deletions => self.remote().stat(key),
+        }
+    }
+
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
+        match self.remote().list(shelf, part) {
+            // An incomplete list never leads to a deletion: the collector lists the authoritative
+            // tier.
+            Err(error) if error.is_bucket_failure() => {
+                self.local().list(shelf, part).map_err(|_| error)
+            }
+            listed => listed,
+        }
+    }
+
+    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+        let list = || self.remote().repositories();
+        self.repositories.get(list, || self.local().repositories())
+    }
+
+    fn authoritative_tier(&self) -> &dyn Tier {
+        self.remote()
+    }
+
+    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+        self.remote().lock_for_deleting(shelf)
+    }
+
+    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+        // The bucket first. Otherwise a reader could make the copy again before the object is
+        // deleted.
+        self.remote().delete(keys)?;
+        for key in keys {
+            self.pointers.forget(key);
+            self.manifests.forget(key);
+            self.fetcher.space.drop_copy(key);
+        }
+        Ok(())
+    }
+
+    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+        self.remote().delete_shelf(shelf)?;
+        // One by one, so that the copies are no longer counted.
+        for part in [ShelfPart::Manifests, ShelfPart::Segments] {
+            for listed in self.local().list(shelf, part)? {
+                self.fetcher
+                    .space
+                    .drop_copy(&Key::new(shelf, listed.object));
+            }
+        }
+        self.local().delete_shelf(shelf)
+    }
+
+    fn drop_copies(&self, key: &Key) -> bool {
+        self.drop_damaged(key);
+        true
+    }
+
+    fn make_room(&self, path: &Path, all: bool) -> bool {
+        self.fetcher.space.make_room(path, all)
+    }
+
+    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
+        let key = Key::segment(shelf, id);
+        self.drop_damaged(&key);
+        self.remote().set_aside(shelf, id)?;
+        // Remembered, because a copy of the damaged segment may still be in flight. It is dropped
+        // once the segment is stored again.
+        self.set_aside.lock().insert(key);
+        Ok(())
+    }
+}
