@@ -25,12 +25,16 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Elapsed;
 
 /// Waits for `work`, for at most `limit`.
+///
+/// After a stop, this waits a second longer than [`until`], which limits fetches. So the error of a
+/// fetch, which says more, comes first.
 pub(crate) async fn timeout<T>(
     limit: Duration,
     work: impl Future<Output = T>,
 ) -> Result<T, Elapsed> {
     let end = Instant::now() + limit;
-    let outcome = until(pin!(work), |earliest| end.max(earliest)).await;
+    let pace = (TICK, GRACE + Duration::from_secs(1));
+    let outcome = until_at_pace(pin!(work), |earliest| end.max(earliest), pace).await;
     outcome.ok_or(Elapsed)
 }
 

@@ -127,6 +127,11 @@ fn a_pin_on_a_full_disk_says_what_the_cache_kept() {
     assert!(status.contains("has been unusable"), "{status}");
     let warnings = mount.log().matches("Can't use the cache").count();
     assert_eq!(warnings, 1, "{}", mount.log());
+
+    // Also chunks that arrived while the disk was full are kept now.
+    disk.resize("64m");
+    let (pinned, pin) = run_cli(&mount, &["pin", "local/project"]);
+    assert_eq!(pinned, Some(0), "{pin}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod clone;
 mod command_line;
 mod control;
 mod crash;
+mod day;
 mod direct;
 mod faults;
 mod frozen;

@@ -50,6 +50,15 @@ impl SmallDisk {
         self.0.path()
     }
 
+    /// Changes the size of the disk.
+    pub fn resize(&self, size: &str) {
+        let resized = Command::new("mount")
+            .args(["-o", &format!("remount,size={size}")])
+            .arg(self.path())
+            .status();
+        assert!(resized.unwrap().success());
+    }
+
     /// Fills the disk until a write fails.
     pub fn fill(&self) {
         let mut filler = fs::File::create(self.0.path().join("filler")).unwrap();

@@ -16,7 +16,7 @@ use crate::awake;
 /// At most this many bytes of the body of a refusal.
 const MAX_REFUSAL_LEN: u64 = 64 << 10;
 
-/// Reads a whole body of at most `max` bytes. The request's own timeout limits how long that takes.
+/// Reads a whole body of at most `max` bytes. The caller limits how long that takes.
 pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Bytes, FetchError> {
     let url = |response: &Response| response.url().to_string();
     let mut bytes = BytesMut::new();

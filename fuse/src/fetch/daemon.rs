@@ -18,14 +18,18 @@ pub(super) struct Daemon {
     pub(super) url: String,
     /// The circuit breaker of its direct reads.
     pub(super) trust: Trust,
+    /// Whether it is the only daemon of its mount.
+    is_only: bool,
     /// Until when other daemons are asked first, or `None` if its last request was answered.
     last_until: Mutex<Option<Instant>>,
 }
 
 impl Daemon {
-    pub(super) fn new(url: &str) -> Self {
+    /// Returns a daemon of a mount that has `count` of them.
+    pub(super) fn new(url: &str, count: usize) -> Self {
         Self {
             url: url.trim_end_matches('/').to_owned(),
+            is_only: count == 1,
             trust: Trust::default(),
             last_until: Mutex::default(),
         }
@@ -34,7 +38,8 @@ impl Daemon {
     /// Notes that a request was not answered for seconds, while others may have been.
     pub(super) fn note_silence(&self) {
         let url = &self.url;
-        if self.lock().replace(Instant::now() + LAST_FOR).is_none() {
+        let before = self.lock().replace(Instant::now() + LAST_FOR);
+        if before.is_none() && !self.is_only {
             info!(daemon = url, "{url} is silent: asking other daemons first");
         }
     }
@@ -83,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_silent_daemon_goes_last_and_one_request_in_a_while_tries_it() {
-        let daemons = ["a", "b", "c"].map(|url| Arc::new(Daemon::new(url)));
+        let daemons = ["a", "b", "c"].map(|url| Arc::new(Daemon::new(url, 3)));
         let order = |attempt| {
             let order = in_order(&daemons, attempt);
             order

@@ -109,6 +109,12 @@ pub(crate) enum ConnectionError {
     /// The HTTP client failed.
     #[error(transparent)]
     Http(#[from] reqwest::Error),
+    /// The daemon sends, but too slowly.
+    #[error("the answer did not end within {seconds} s")]
+    Slow {
+        /// The limit, in seconds.
+        seconds: u64,
+    },
     /// The daemon sends nothing.
     #[error("nothing arrived for {seconds} s")]
     Silent {

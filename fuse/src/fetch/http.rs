@@ -15,11 +15,13 @@ use super::answer::{exactly, header, snapshot_of, total_len, whole_body};
 use super::clients::Clients;
 use super::daemon::{Daemon, in_order};
 use super::direct::{self, DirectError, DirectTimeouts};
+use super::error::ConnectionError;
 use super::host_list::HostList;
 use super::race::{DaemonAnswer, Question, SILENCE_TIMEOUT};
 use super::source::BoxFuture;
 use super::trust::DirectOffer;
 use super::{ArchiveSource, BodyStream, DaemonToken, FetchError, RangeRequest, Tail, TailAnswer};
+use crate::awake::{self, Elapsed};
 use crate::options::MountOptions;
 use crate::traffic::{Meter, Purpose, Traffic};
 
@@ -56,7 +58,8 @@ impl HttpSource {
         traffic: Arc<Traffic>,
     ) -> Result<Self, reqwest::Error> {
         let daemons = options.daemons.iter();
-        let daemons = daemons.map(|url| Arc::new(Daemon::new(url)));
+        let count = daemons.len();
+        let daemons = daemons.map(|url| Arc::new(Daemon::new(url, count)));
         let timeouts = DirectTimeouts::within(options.read_timeout);
         Ok(Self {
             clients: Clients::new()?,
@@ -97,24 +100,33 @@ impl HttpSource {
         question.race(order, attempt > 0).await
     }
 
-    /// Asks the daemons, and reads the whole body of at most `max` bytes.
+    /// Asks the daemons, and reads the whole body of at most `max` bytes. It may take `limit`.
     ///
-    /// If a daemon breaks off its body, or sends more, the next daemon is asked.
+    /// If a daemon breaks off its body, sends more, or takes longer, the next daemon is asked.
     async fn ask_for_whole(
         &self,
         (meter, max): (&Meter, u64),
+        limit: Duration,
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<(Response, Bytes), FetchError> {
         // `ask` only reads the head of an answer. A daemon that breaks off later is found here,
         // and the next round starts with the daemon after it.
         let mut last = FetchError::Ending;
         for attempt in 0..self.daemons.len() {
-            let answer = self.ask(attempt, self.question(meter, &request)).await?;
-            let mut response = answer.response;
-            match whole_body(&mut response, max).await {
-                Ok(bytes) => return Ok((response, bytes)),
-                Err(error) => last = error,
-            }
+            let mut question = self.question(meter, &request);
+            question.patience = limit.min(SILENCE_TIMEOUT);
+            let mut response = self.ask(attempt, question).await?.response;
+            last = match awake::timeout(limit, whole_body(&mut response, max)).await {
+                Ok(Ok(bytes)) => return Ok((response, bytes)),
+                Ok(Err(error)) => error,
+                Err(Elapsed) => {
+                    let seconds = limit.as_secs();
+                    FetchError::Unreachable {
+                        url: response.url().to_string(),
+                        source: ConnectionError::Slow { seconds },
+                    }
+                }
+            };
         }
         Err(last)
     }
@@ -179,11 +191,11 @@ impl ArchiveSource for HttpSource {
                 Purpose::Demand
             };
             let meter = self.traffic.meter(Some(repo), purpose);
+            let limit = self.short_timeout + Duration::from_secs(len / SLOWEST_RATE);
             let (response, bytes) = self
-                .ask_for_whole((&meter, len), |client, daemon| {
+                .ask_for_whole((&meter, len), limit, |client, daemon| {
                     let request = client
                         .get(format!("{daemon}{path}"))
-                        .timeout(self.short_timeout + Duration::from_secs(len / SLOWEST_RATE))
                         .header(RANGE, format!("bytes=-{len}"));
                     match etag {
                         Some(etag) => request.header(IF_NONE_MATCH, etag),
@@ -309,11 +321,11 @@ impl ArchiveSource for HttpSource {
         Box::pin(async move {
             let meter = self.traffic.meter(None, Purpose::Demand);
             let (response, body) = self
-                .ask_for_whole((&meter, MAX_LIST_LEN), |client, daemon| {
-                    client
-                        .get(format!("{daemon}{}", api::REPOS_PATH))
-                        .timeout(self.short_timeout)
-                })
+                .ask_for_whole(
+                    (&meter, MAX_LIST_LEN),
+                    self.short_timeout,
+                    |client, daemon| client.get(format!("{daemon}{}", api::REPOS_PATH)),
+                )
                 .await?;
             parse(&response, &body).map(|list: HostList| list.hosts)
         })

@@ -8,7 +8,8 @@
 //!
 //! An earlier request goes on when a later one starts, and the first answer counts. So a dead
 //! connection or a dead daemon costs seconds, and a slow daemon costs a second request. A daemon
-//! that fails at once is followed by the next one at once.
+//! that fails at once is followed by the next one at once. If the last one fails while others are
+//! silent, it is asked again every 1.5 s.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -116,6 +117,12 @@ where
                             }
                             last = error;
                             due = Instant::now();
+                            if next.is_none() && leg.kept.is_none() {
+                                // All earlier requests may wait in vain, and this one may have met
+                                // a network that just comes back.
+                                next = Some(leg.daemon);
+                                due += KEPT_PATIENCE;
+                            }
                         }
                     }
                 }
@@ -330,13 +337,15 @@ mod tests {
         connections: AtomicUsize,
         /// Connections with a smaller number are silent.
         silent_below: AtomicUsize,
+        /// How many of the next requests fail.
+        failures: AtomicUsize,
         requests: AtomicUsize,
     }
 
     impl Server {
         async fn start(answer: &'static str) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let daemon = Daemon::new(&format!("http://{}", listener.local_addr().unwrap()));
+            let daemon = Daemon::new(&format!("http://{}", listener.local_addr().unwrap()), 2);
             let shared = Arc::new(Shared::default());
             let accepting = Arc::clone(&shared);
             tokio::spawn(async move {
@@ -347,9 +356,14 @@ mod tests {
                         // A request of this test comes in one piece.
                         while let Ok(1..) = stream.read(&mut [0; 4096]).await {
                             shared.requests.fetch_add(1, Ordering::Relaxed);
-                            if number >= shared.silent_below.load(Ordering::Relaxed) {
-                                stream.write_all(answer.as_bytes()).await.unwrap();
+                            if number < shared.silent_below.load(Ordering::Relaxed) {
+                                continue;
                             }
+                            let failures = &shared.failures;
+                            let left = failures.load(Ordering::Relaxed);
+                            failures.store(left.saturating_sub(1), Ordering::Relaxed);
+                            let answer = if left > 0 { FAILED } else { answer };
+                            stream.write_all(answer.as_bytes()).await.unwrap();
                         }
                     });
                 }
@@ -417,6 +431,21 @@ mod tests {
         assert_eq!(server.take_requests(), 4);
         // One for the race, and one that is kept since.
         assert_eq!(server.connections(), dead + 2);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_fails_once_is_asked_again_while_a_connection_is_silent() {
+        let server = Server::start(FINE).await;
+        let clients = Clients::new().unwrap();
+        ask(&clients, &[&server]).await.unwrap();
+        server.silence_below(server.connections());
+        server.shared.failures.store(1, Ordering::Relaxed);
+        server.take_requests();
+
+        ask(&clients, &[&server]).await.unwrap();
+
+        // Over the silent connection, over a new one, and again.
+        assert_eq!(server.take_requests(), 3);
     }
 
     #[tokio::test]

@@ -26,10 +26,18 @@ impl Fs {
             }
             return;
         };
+        let errno = error.errno();
+        let Some(repo) = repo else {
+            warn!(
+                path,
+                ?errno,
+                error = error as &dyn std::error::Error,
+                "Can't find out which names are in /{path}"
+            );
+            return;
+        };
         // The kernel asks several times for a page that it doesn't get, and so do programs.
-        let is_news = repo.is_none_or(|repo| failed_reads.note(repo, &path, chain(error)));
-        if is_news {
-            let errno = error.errno();
+        if failed_reads.note(repo, &path, chain(error)) {
             warn!(
                 path,
                 ?errno,

@@ -33,6 +33,8 @@ pub(crate) struct Reachability {
 #[derive(Debug, Default)]
 struct State {
     outage: Option<Outage>,
+    /// The last time at which a daemon answered a short request.
+    answered_at: Option<Instant>,
     /// The last time at which a lookup stopped waiting and showed the snapshot on disk.
     slow_at: Option<Instant>,
 }
@@ -64,14 +66,15 @@ impl Reachability {
             outcome
         } else {
             let seconds = self.silence.as_secs_f32();
-            self.note_outage(format!("no answer within {seconds} s"), SILENCE_TTL);
+            let reason = format!("no answer within {seconds} s");
+            self.note_outage(reason, (started_at, SILENCE_TTL));
             request.await
         };
         match &outcome {
             Err(error) if is_unreachable(error) => {
                 let was_slow = started_at.elapsed() > REFUSAL_TTL;
                 let ttl = if was_slow { SILENCE_TTL } else { REFUSAL_TTL };
-                self.note_outage(super::error::chain(error), ttl);
+                self.note_outage(super::error::chain(error), (started_at, ttl));
             }
             // The mount ends: this tells nothing about the daemons.
             Err(FetchError::Ending) => {}
@@ -81,14 +84,25 @@ impl Reachability {
     }
 
     fn note_answer(&self) {
-        let before = std::mem::take(&mut *self.state());
+        let now = State {
+            answered_at: Some(Instant::now()),
+            ..State::default()
+        };
+        let before = std::mem::replace(&mut *self.state(), now);
         if before.outage.is_some() {
             info!("A daemon answers again");
         }
     }
 
-    fn note_outage(&self, reason: String, ttl: Duration) {
+    /// Notes that a request which began at `started_at` got no answer. Other lookups believe that
+    /// for `ttl`.
+    fn note_outage(&self, reason: String, (started_at, ttl): (Instant, Duration)) {
         let mut state = self.state();
+        if state.answered_at.is_some_and(|at| at > started_at) {
+            // The daemons answered another request since: the outage is over, or there is none, and
+            // only this request takes long.
+            return;
+        }
         if state.outage.is_none() {
             // Once for all repositories. `cachewfs status` has the newest reason.
             warn!(error = reason, "No daemon answers: showing what is on disk");
@@ -189,5 +203,35 @@ pub(super) fn is_unreachable(error: &FetchError) -> bool {
         | FetchError::Broken { .. }
         | FetchError::Direct(_)
         | FetchError::Ending => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_began_before_an_answer_begins_no_outage() {
+        let reachability = Reachability::new(Duration::from_secs(5));
+        let (answered, after_answer) = tokio::sync::oneshot::channel();
+        let failure = FetchError::TimedOut { seconds: 1 };
+        let early = reachability.observe(async {
+            after_answer.await.unwrap();
+            Err::<(), _>(failure)
+        });
+        let late = reachability.observe(async { Ok::<_, FetchError>(()) });
+        let late = async {
+            late.await.unwrap();
+            answered.send(()).unwrap();
+        };
+
+        let (failed, ()) = tokio::join!(early, late);
+
+        failed.unwrap_err();
+        assert!(reachability.outage().is_none());
+        let failure = FetchError::TimedOut { seconds: 1 };
+        let failed = reachability.observe(async { Err::<(), _>(failure) });
+        failed.await.unwrap_err();
+        assert!(reachability.outage().is_some());
     }
 }

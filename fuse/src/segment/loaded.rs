@@ -66,6 +66,8 @@ pub(super) struct FetchState {
     is_whole_in_flight: bool,
     pub(super) history: ReadHistory,
     pub(super) failures: RecentFailures,
+    /// The path of the archive from which wrong bytes arrived last.
+    pub(super) broken: Option<Arc<str>>,
 }
 
 impl FetchState {

@@ -182,7 +182,8 @@ impl Segment {
     /// the file that has it.
     ///
     /// Returns `None` if the cache can't keep the chunk: its files can't be opened or written, or
-    /// eviction took the chunk at once. It may then be in the overflow.
+    /// eviction took the chunk at once. It may then be in the overflow, and the next call in the
+    /// background tries to write it again.
     async fn fetch_chunk(
         self: &Arc<Self>,
         table: &Arc<SegmentTable>,
@@ -212,8 +213,11 @@ impl Segment {
             if file.is_ready(index, &content) {
                 return Ok(Some(file));
             }
-            if self.backend.overflow.get(self.record().id, index).is_some() {
-                return Ok(None);
+            if let Some(chunk) = self.backend.overflow.get(self.record().id, index) {
+                // The disk may have room again. A reader doesn't try: it has the bytes.
+                let is_stored = purpose == Purpose::Background
+                    && transfer::store_chunk(self, (&file, content.start), index, &chunk).is_ok();
+                return Ok(is_stored.then_some(file));
             }
             match self.claim(table, &file, index, purpose) {
                 Claim::InFlight => {}

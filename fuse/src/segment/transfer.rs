@@ -4,6 +4,7 @@
 //! so the first reader doesn't wait for the whole window. If the stream breaks, the next attempt
 //! starts after the last complete chunk. `retry.rs` says when the attempts end.
 
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -141,12 +142,17 @@ pub(super) async fn fetch_verified_from<T>(
 /// Reports bytes that failed verification, and returns the error of the attempt.
 fn broken(segment: &Segment, source: FormatError) -> FetchError {
     let location = segment.location();
-    warn!(
-        path = &*location.path,
-        error = &source as &dyn std::error::Error,
-        "Received wrong bytes of {}",
-        location.path
-    );
+    let known = segment.state().broken.replace(Arc::clone(&location.path));
+    // Each attempt of a read may get wrong bytes, for example from a daemon that built the snapshot
+    // anew. One line is enough for all of them.
+    if known.as_ref() != Some(&location.path) {
+        warn!(
+            path = &*location.path,
+            error = &source as &dyn std::error::Error,
+            "Received wrong bytes of {}",
+            location.path
+        );
+    }
     // The bytes may have come from the bucket. The source then stops reading there for a while.
     segment.backend.source.note_broken();
     FetchError::Broken {
@@ -257,10 +263,8 @@ fn accept_chunk_into(
     // Bytes after the end of the file must be zeros. A TOC that gives a file too small a size
     // could otherwise cut off content.
     segment.record().check_padding(offset, &content)?;
-    let stored = file.map(|file| file.store(index, offset, &content));
+    let stored = file.map(|file| store_chunk(segment, (file, offset), index, &content));
     if let Some(Ok(())) = stored {
-        segment.backend.cache.failures().note_success();
-        segment.backend.cache.count_stored(content.len() as u64);
         return Ok(());
     }
     if let Some(Err(error)) = stored {
@@ -268,5 +272,19 @@ fn accept_chunk_into(
     }
     let id = segment.record().id;
     segment.backend.overflow.insert(id, index, content);
+    Ok(())
+}
+
+/// Writes chunk `index`, which begins at `offset`, to `file`.
+pub(super) fn store_chunk(
+    segment: &Segment,
+    (file, offset): (&SegmentFile, u64),
+    index: usize,
+    content: &[u8],
+) -> io::Result<()> {
+    let cache = &segment.backend.cache;
+    file.store(index, offset, content)?;
+    cache.failures().note_success();
+    cache.count_stored(content.len() as u64);
     Ok(())
 }
