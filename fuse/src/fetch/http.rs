@@ -301,13 +301,14 @@ impl ArchiveSource for HttpSource {
             let order = in_order(&self.daemons, 0);
             let mut response = question.ask_in_turn(order).await?.response;
             let body = whole_body(&mut response, MAX_ANSWER_LEN).await?;
+            meter.count_bytes(body.len());
             parse(&response, &body)
         })
     }
 
-    fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
+    fn hosts(&self, purpose: Purpose) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
         Box::pin(async move {
-            let meter = self.traffic.meter(None, Purpose::Demand);
+            let meter = self.traffic.meter(None, purpose);
             let (response, body) = self
                 .ask_for_whole((&meter, MAX_LIST_LEN), |client, daemon| {
                     client
@@ -315,6 +316,7 @@ impl ArchiveSource for HttpSource {
                         .timeout(self.short_timeout)
                 })
                 .await?;
+            meter.count_bytes(body.len());
             parse(&response, &body).map(|list: HostList| list.hosts)
         })
     }
@@ -386,12 +388,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn invalid_names_of_hosts_are_left_out() {
+    async fn invalid_names_of_hosts_are_left_out_and_the_list_is_counted() {
         let list = r#"{"repos":[{"x":1}],"hosts":["a.org","../x","b/c","","b.org"]}"#;
 
-        let hosts = source([answer("200 OK", list)]).hosts().await.unwrap();
+        for (purpose, demand) in [(Purpose::Demand, 1), (Purpose::Background, 0)] {
+            let source = source([answer("200 OK", list)]);
+            let hosts = source.hosts(purpose).await.unwrap();
 
-        assert_eq!(hosts, ["a.org", "b.org"]);
+            assert_eq!(hosts, ["a.org", "b.org"]);
+            let (traffic, len) = (source.traffic.report(), list.len() as u64);
+            assert_eq!((traffic.requests, traffic.fetched_bytes), (1, len));
+            assert_eq!(traffic.demand_requests, demand);
+            assert_eq!(traffic.demand_bytes, demand * len);
+        }
     }
 
     #[tokio::test]
@@ -422,7 +431,7 @@ mod tests {
             let tail = source
                 .tail(&repo, ArchiveKind::Checkout, 100_000, None)
                 .await;
-            (tail, source.hosts().await)
+            (tail, source.hosts(Purpose::Demand).await)
         };
         let answers = tokio::time::timeout(Duration::from_secs(10), answers).await;
 

@@ -146,6 +146,24 @@ async fn a_snapshot_is_shown_soon_after_it_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_waits_only_for_the_first_list_of_hosts() {
+    let bench = sample();
+    bench.repositories.hosts().await.unwrap();
+    assert_eq!(bench.source.take_asked(), ["hosts (Demand)"]);
+    bench.wait_long();
+
+    bench.repositories.hosts().await.unwrap();
+
+    let mut asked = Vec::new();
+    until(|| {
+        asked.extend(bench.source.take_asked());
+        !asked.is_empty()
+    })
+    .await;
+    assert_eq!(asked, ["hosts (Background)"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_one_silence_unknown_names_fail_at_once() {
     let bench = sample();
     assert!(is_repository(&find(&bench, REPO).await));

@@ -601,6 +601,7 @@ mod tests {
 
         fn hosts(
             &self,
+            _purpose: Purpose,
         ) -> Pin<Box<dyn Future<Output = Result<Vec<String>, FetchError>> + Send + '_>> {
             Box::pin(async { Err(FetchError::Ending) })
         }
