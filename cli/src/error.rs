@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use cachewfs_format::api::code;
 use cachewfs_fuse::MountError;
 use cachewfs_fuse::control::{BindError, ClientError, ConnectError};
 
@@ -62,14 +63,24 @@ pub(crate) enum CliError {
         is_pinned: bool,
     },
     /// A text is neither the URL nor the name of a repository.
-    #[error("{url:?} is not the URL of a repository")]
-    BadUrl {
-        url: String,
-        source: cachewfs_format::Error,
-    },
+    #[error("{url:?} is not the URL of a repository: {reason}")]
+    BadUrl { url: String, reason: String },
+    /// A text names a directory of this machine, and a mount has only what its daemon mirrors.
+    #[error("{url:?} is a path of this machine, and no repository of the mount")]
+    LocalPath { url: String },
     /// The directory to clone into has files already.
     #[error("{directory} exists and is not empty")]
     NotEmpty { directory: String },
+    /// A text is not the URL of a daemon.
+    #[error("{url:?} is not the URL of a daemon: {reason}")]
+    BadDaemonUrl { url: String, reason: &'static str },
+    /// A cachewfs mount that works is at the mount point.
+    #[error("{mount_point} is a cachewfs mount already{details}")]
+    AlreadyMounted {
+        mount_point: String,
+        /// The mount's daemons and process, or the reason why it doesn't tell them.
+        details: String,
+    },
     /// A mount option is unknown, or its value is malformed.
     #[error("mount option {option:?}: {reason}")]
     BadOption {
@@ -212,6 +223,24 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
             USAGE,
             Some("write it as https://github.com/org/repo or github.com/org/repo"),
         ),
+        CliError::LocalPath { .. } => (
+            USAGE,
+            Some(
+                "for a repository on this machine, use `git clone`; or let a mount mirror it: \
+                 cachewfs mount --local DIR --upstream HOST=file:///PATH MOUNTPOINT",
+            ),
+        ),
+        CliError::BadDaemonUrl { .. } => (
+            USAGE,
+            Some("for example: cachewfs mount http://HOST:8080 MOUNTPOINT"),
+        ),
+        CliError::AlreadyMounted { .. } => (
+            FAILED,
+            Some(
+                "use it as it is, restart it with `cachewfs mount --replace MOUNTPOINT`, or unmount \
+                 it first: cachewfs umount MOUNTPOINT",
+            ),
+        ),
         CliError::NotEmpty { .. } => (FAILED, Some("choose another directory")),
         CliError::BadOption { .. } => (USAGE, Some("`cachewfs mount --help` lists the options")),
         CliError::CheckoutFailed { .. } => (
@@ -256,6 +285,10 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
             NO_REPOSITORY,
             Some("check its spelling, and check that the daemon may read it from upstream"),
         ),
+        ClientError::Failed(message) if has_code(message, code::UNAUTHENTICATED) => (
+            FAILED,
+            Some("mount with the daemon's token: -o token_file=FILE"),
+        ),
         ClientError::Failed(_) => (FAILED, None),
         ClientError::Lost(_) => (
             NO_MOUNT,
@@ -273,6 +306,11 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
             Some("unmount it, and mount it again with this version of cachewfs"),
         ),
     }
+}
+
+/// Returns whether a message of the mount ends with an error code of the daemon.
+fn has_code(message: &str, code: &str) -> bool {
+    message.ends_with(&format!("({code})"))
 }
 
 fn mount_hint(error: &MountError) -> Option<&'static str> {

@@ -11,7 +11,7 @@ use reqwest::header::{CONTENT_LOCATION, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::answer::{exactly, header, snapshot_of, total_len, whole_body};
+use super::answer::{daemon_of, exactly, header, snapshot_of, total_len, whole_body};
 use super::clients::Clients;
 use super::daemon::{Daemon, in_order};
 use super::direct::{self, DirectError, DirectTimeouts};
@@ -265,11 +265,11 @@ impl ArchiveSource for HttpSource {
                     status: response.status().as_u16(),
                 });
             }
-            let failed = url.clone();
+            let daemon = daemon_of(&response);
             let pieces = response
                 .bytes_stream()
                 .map_err(move |source| FetchError::Unreachable {
-                    url: failed.clone(),
+                    daemon: daemon.clone(),
                     source: source.into(),
                 })
                 .inspect_ok(move |piece| meter.count_bytes(piece.len()));

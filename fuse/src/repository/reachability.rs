@@ -64,7 +64,10 @@ impl Reachability {
             outcome
         } else {
             let seconds = self.silence.as_secs_f32();
-            self.note_outage(format!("no answer within {seconds} s"), SILENCE_TTL);
+            self.note_outage(
+                format!("no daemon answered within {seconds} s"),
+                SILENCE_TTL,
+            );
             request.await
         };
         match &outcome {

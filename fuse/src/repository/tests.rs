@@ -285,7 +285,7 @@ async fn a_repository_that_is_gone_is_not_shown_by_the_next_mount() {
     bench.source.set_daemon(DaemonState::Away);
     let bench = bench.restart();
     let found = find(&bench, REPO).await;
-    assert!(matches!(found, Err(RepoError::Load { .. })), "{found:?}");
+    assert!(matches!(found, Err(RepoError::Unreachable(_))), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
