@@ -68,6 +68,9 @@ pub(crate) enum CliError {
     /// A text names a directory of this machine, and a mount has only what its daemon mirrors.
     #[error("{url:?} is a path of this machine, and no repository of the mount")]
     LocalPath { url: String },
+    /// The repository has neither a branch nor a tag of this name.
+    #[error("{repo} has no branch and no tag {name:?}")]
+    NoBranch { repo: String, name: String },
     /// The directory to clone into has files already.
     #[error("{directory} exists and is not empty")]
     NotEmpty { directory: String },
@@ -229,6 +232,10 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
                 "for a repository on this machine, use `git clone`; or let a mount mirror it: \
                  cachewfs mount --local DIR --upstream HOST=file:///PATH MOUNTPOINT",
             ),
+        ),
+        CliError::NoBranch { .. } => (
+            FAILED,
+            Some("if it is new, run `cachewfs refresh` first: the mount may not show it yet"),
         ),
         CliError::BadDaemonUrl { .. } => (
             USAGE,
