@@ -1,6 +1,6 @@
 //! The content of `packed-refs` and `config` in a new clone.
 
-use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
+use cachewfs_format::{ARE_CHANGED_PATHS_PORTABLE, GitHead, ObjectId};
 
 const HEADS: &[u8] = b"refs/heads/";
 
@@ -42,6 +42,24 @@ pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&[u8]>) -> Vec<u
     let mut text = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
     text.extend(refs.into_iter().flat_map(|(_, line)| line));
     text
+}
+
+/// Returns the HEAD of a clone of the branch `name` or, if there is none, of the commit of the tag
+/// `name`. Returns `None` if the `packed-refs` of the mount has neither.
+pub(crate) fn chosen_head(mirror: &[u8], name: &str) -> Option<GitHead> {
+    let find = |place: &str| {
+        let wanted = [b" ", place.as_bytes(), name.as_bytes()].concat();
+        let mut lines = mirror.split(|&byte| byte == b'\n');
+        let line = lines.find(|line| line.ends_with(&wanted) && !line.starts_with(b"#"))?;
+        let id = line.strip_suffix(&*wanted)?;
+        // The object that an annotated tag names is in the next line.
+        let peeled = lines.next().and_then(|next| next.strip_prefix(b"^"));
+        ObjectId::parse(std::str::from_utf8(peeled.unwrap_or(id)).ok()?).ok()
+    };
+    match find("refs/heads/") {
+        Some(_) => Some(GitHead::Branch(name.as_bytes().to_owned())),
+        None => find("refs/tags/").map(GitHead::Detached),
+    }
 }
 
 /// Returns the lines to append to the `config` that `git init` wrote.
@@ -142,6 +160,25 @@ mod tests {
             "# pack-refs with: peeled fully-peeled sorted \n22 refs/heads/main\n\
              11 refs/remotes/origin/dev\n22 refs/remotes/origin/main\n33 refs/tags/v1\n^44\n"
         );
+    }
+
+    #[test]
+    fn a_branch_is_chosen_before_a_tag_and_a_tag_stands_for_its_commit() {
+        let id = |digit: &str| digit.repeat(40);
+        let [one, two, three, four] = ["1", "2", "3", "4"].map(id);
+        let mirror = format!(
+            "{one} refs/heads/dev\n{two} refs/tags/dev\n{two} refs/tags/light\n\
+             {three} refs/tags/v1\n^{four}\n"
+        );
+        let chosen = |name| chosen_head(mirror.as_bytes(), name);
+        let detached = |id: &str| Some(GitHead::Detached(ObjectId::parse(id).unwrap()));
+
+        assert_eq!(chosen("dev"), Some(GitHead::Branch(b"dev".to_vec())));
+        assert_eq!(chosen("light"), detached(&two));
+        assert_eq!(chosen("v1"), detached(&four));
+        for absent in ["ev", "v", "heads/dev", ""] {
+            assert_eq!(chosen(absent), None, "{absent}");
+        }
     }
 
     #[test]

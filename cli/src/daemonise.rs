@@ -9,7 +9,7 @@
 //! ```
 //!
 //! If the mount fails, the background process prints its error and ends. The foreground process
-//! reports that error.
+//! reports that error. It also passes on a warning that comes before "ready".
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use crate::error::CliError;
+use crate::output;
 
 /// The environment variable that is set for the background process.
 const BACKGROUND: &str = "CACHEWFS_BACKGROUND";
@@ -52,12 +53,14 @@ pub(crate) fn start_background() -> Result<()> {
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_end(&mut printed)?;
     }
-    if printed == READY {
-        return Ok(());
-    }
     let mut message = String::new();
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_string(&mut message)?;
+    }
+    if printed == READY {
+        // A warning: the mount works all the same.
+        message.lines().for_each(output::error);
+        return Ok(());
     }
     child.wait()?;
     let message = message.trim().trim_start_matches("cachewfs: ").to_owned();

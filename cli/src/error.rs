@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use cachewfs_format::api::code;
 use cachewfs_fuse::MountError;
 use cachewfs_fuse::control::{BindError, ClientError, ConnectError};
 
@@ -62,14 +63,27 @@ pub(crate) enum CliError {
         is_pinned: bool,
     },
     /// A text is neither the URL nor the name of a repository.
-    #[error("{url:?} is not the URL of a repository")]
-    BadUrl {
-        url: String,
-        source: cachewfs_format::Error,
-    },
+    #[error("{url:?} is not the URL of a repository: {reason}")]
+    BadUrl { url: String, reason: String },
+    /// A text names a directory of this machine, and a mount has only what its daemon mirrors.
+    #[error("{url:?} is a path of this machine, and no repository of the mount")]
+    LocalPath { url: String },
+    /// The repository has neither a branch nor a tag of this name.
+    #[error("{repo} has no branch and no tag {name:?}")]
+    NoBranch { repo: String, name: String },
     /// The directory to clone into has files already.
     #[error("{directory} exists and is not empty")]
     NotEmpty { directory: String },
+    /// A text is not the URL of a daemon.
+    #[error("{url:?} is not the URL of a daemon: {reason}")]
+    BadDaemonUrl { url: String, reason: &'static str },
+    /// A cachewfs mount that works is at the mount point.
+    #[error("{mount_point} is a cachewfs mount already{details}")]
+    AlreadyMounted {
+        mount_point: String,
+        /// The mount's daemons and process, or the reason why it doesn't tell them.
+        details: String,
+    },
     /// A mount option is unknown, or its value is malformed.
     #[error("mount option {option:?}: {reason}")]
     BadOption {
@@ -146,7 +160,7 @@ fn print(error: &anyhow::Error) {
 
 fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<CliError>() {
-        return cli_code_and_hint(error);
+        return (cli_code(error), cli_hint(error));
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return client_code_and_hint(error);
@@ -157,75 +171,83 @@ fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     }
 }
 
-fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
+fn cli_code(error: &CliError) -> u8 {
     match error {
-        CliError::NoMount => (
-            NO_MOUNT,
-            Some("start one: cachewfs mount http://HOST:PORT MOUNTPOINT"),
-        ),
-        CliError::CloneWithoutMount { .. } => (
-            NO_MOUNT,
-            Some(
-                "mount it there again: cachewfs mount http://HOST:PORT MOUNTPOINT. Until then git \
-                 reports missing objects, and `git fetch` fetches the whole history",
-            ),
-        ),
-        CliError::CopyWithoutObjects => (
-            FAILED,
-            Some(
-                "make a clone instead: cachewfs clone URL. Or write the path of the mounted \
-                 repository and /.git/cachewfs/objects into .git/objects/info/alternates here",
-            ),
-        ),
-        CliError::SeveralMounts { .. } => (USAGE, Some("choose one: --mount MOUNTPOINT")),
-        CliError::CantConnect { source, .. } => (NO_MOUNT, Some(connect_hint(source))),
-        CliError::ForeignMount { .. } => (
-            NO_MOUNT,
-            Some("run this command as that user, without sudo"),
-        ),
-        CliError::NotAMount { .. } => (
-            NO_MOUNT,
-            Some("`findmnt -t fuse.cachewfs` lists the mounts"),
-        ),
-        CliError::HiddenSocket { .. } => (
-            NO_MOUNT,
-            Some(
-                "it was mounted with another XDG_RUNTIME_DIR or TMPDIR, or in a container: \
-                 run this command in the same environment",
-            ),
-        ),
-        CliError::BindMount { .. } => (
-            NO_MOUNT,
-            Some(
-                "run this command where the mount itself is visible; umount(8) removes a bind mount",
-            ),
-        ),
-        CliError::Incomplete { is_pinned, .. } => (
-            FAILED,
-            Some(if *is_pinned {
-                "it is pinned: the mount goes on trying, and `cachewfs status` shows how far it is"
-            } else {
-                "run the command again to fetch the rest"
-            }),
-        ),
-        CliError::BadUrl { .. } => (
-            USAGE,
-            Some("write it as https://github.com/org/repo or github.com/org/repo"),
-        ),
-        CliError::NotEmpty { .. } => (FAILED, Some("choose another directory")),
-        CliError::BadOption { .. } => (USAGE, Some("`cachewfs mount --help` lists the options")),
-        CliError::CheckoutFailed { .. } => (
-            FAILED,
-            Some(
-                "`git ls-files` lists the files; check out single ones with: \
-                 git restore --source=HEAD -- FILE",
-            ),
-        ),
+        CliError::NoMount
+        | CliError::CloneWithoutMount { .. }
+        | CliError::CantConnect { .. }
+        | CliError::ForeignMount { .. }
+        | CliError::NotAMount { .. }
+        | CliError::HiddenSocket { .. }
+        | CliError::BindMount { .. } => NO_MOUNT,
+        CliError::SeveralMounts { .. }
+        | CliError::BadUrl { .. }
+        | CliError::LocalPath { .. }
+        | CliError::BadDaemonUrl { .. }
+        | CliError::BadOption { .. } => USAGE,
+        CliError::CopyWithoutObjects
+        | CliError::Incomplete { .. }
+        | CliError::NoBranch { .. }
+        | CliError::AlreadyMounted { .. }
+        | CliError::NotEmpty { .. }
+        | CliError::CheckoutFailed { .. }
+        | CliError::ProgramFailed { .. }
+        | CliError::NotMounted { .. }
+        | CliError::Interrupted
+        | CliError::Output(_) => FAILED,
+    }
+}
+
+fn cli_hint(error: &CliError) -> Option<&'static str> {
+    Some(match error {
+        CliError::NoMount => "start one: cachewfs mount http://HOST:PORT MOUNTPOINT",
+        CliError::CloneWithoutMount { .. } => {
+            "mount it there again: cachewfs mount http://HOST:PORT MOUNTPOINT. Until then git \
+             reports missing objects, and `git fetch` fetches the whole history"
+        }
+        CliError::CopyWithoutObjects => {
+            "make a clone instead: cachewfs clone URL. Or write the path of the mounted \
+             repository and /.git/cachewfs/objects into .git/objects/info/alternates here"
+        }
+        CliError::SeveralMounts { .. } => "choose one: --mount MOUNTPOINT",
+        CliError::CantConnect { source, .. } => connect_hint(source),
+        CliError::ForeignMount { .. } => "run this command as that user, without sudo",
+        CliError::NotAMount { .. } => "`findmnt -t fuse.cachewfs` lists the mounts",
+        CliError::HiddenSocket { .. } => {
+            "it was mounted with another XDG_RUNTIME_DIR or TMPDIR, or in a container: run this \
+             command in the same environment"
+        }
+        CliError::BindMount { .. } => {
+            "run this command where the mount itself is visible; umount(8) removes a bind mount"
+        }
+        CliError::Incomplete {
+            is_pinned: true, ..
+        } => "it is pinned: the mount goes on trying, and `cachewfs status` shows how far it is",
+        CliError::Incomplete { .. } => "run the command again to fetch the rest",
+        CliError::BadUrl { .. } => "write it as https://github.com/org/repo or github.com/org/repo",
+        CliError::LocalPath { .. } => {
+            "for a repository on this machine, use `git clone`; or let a mount mirror it: \
+             cachewfs mount --local DIR --upstream HOST=file:///PATH MOUNTPOINT"
+        }
+        CliError::NoBranch { .. } => {
+            "if it is new, run `cachewfs refresh` first: the mount may not show it yet"
+        }
+        CliError::BadDaemonUrl { .. } => "for example: cachewfs mount http://HOST:8080 MOUNTPOINT",
+        CliError::AlreadyMounted { .. } => {
+            "use it as it is, restart it with `cachewfs mount --replace MOUNTPOINT`, or unmount it \
+             first: cachewfs umount MOUNTPOINT"
+        }
+        CliError::NotEmpty { .. } => "choose another directory",
+        CliError::BadOption { .. } => "`cachewfs mount --help` lists the options",
+        CliError::CheckoutFailed { .. } => {
+            "`git ls-files` lists the files; check out single ones with: \
+             git restore --source=HEAD -- FILE"
+        }
         CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
         | CliError::Interrupted
-        | CliError::Output(_) => (FAILED, None),
-    }
+        | CliError::Output(_) => return None,
+    })
 }
 
 fn connect_hint(error: &ConnectError) -> &'static str {
@@ -256,6 +278,10 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
             NO_REPOSITORY,
             Some("check its spelling, and check that the daemon may read it from upstream"),
         ),
+        ClientError::Failed(message) if has_code(message, code::UNAUTHENTICATED) => (
+            FAILED,
+            Some("mount with the daemon's token: -o token_file=FILE"),
+        ),
         ClientError::Failed(_) => (FAILED, None),
         ClientError::Lost(_) => (
             NO_MOUNT,
@@ -273,6 +299,11 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
             Some("unmount it, and mount it again with this version of cachewfs"),
         ),
     }
+}
+
+/// Returns whether a message of the mount ends with an error code of the daemon.
+fn has_code(message: &str, code: &str) -> bool {
+    message.ends_with(&format!("({code})"))
 }
 
 fn mount_hint(error: &MountError) -> Option<&'static str> {

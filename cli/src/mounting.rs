@@ -8,14 +8,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use cachewfs_daemon::LogOutput;
 use cachewfs_format::Colours;
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use cachewfs_fuse::recovery::{Holder, Remains};
-use cachewfs_fuse::{Hydrate, Mount, MountOptions};
+use cachewfs_fuse::{Hydrate, Mount, MountError, MountOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::daemonise::is_background;
 use crate::error::CliError;
+use crate::mounts::MountChoice;
+use crate::output;
 use crate::remote::without_secrets;
 
 /// The parsed options of `-o`.
@@ -244,18 +247,17 @@ pub(crate) fn daemon_urls(source: &str) -> Result<Vec<String>, CliError> {
         .split(',')
         .map(|url| {
             let url = url.trim();
-            let option = without_secrets(url);
+            let shown = without_secrets(url);
             let reason = if !url.starts_with("http://") && !url.starts_with("https://") {
-                "a daemon's URL starts with http:// or https://"
-            } else if option != url {
-                "a daemon's URL may not contain a user or a password, because all users of the \
-                 machine see it in `ps` and in the mount table: put the daemon's token in a file, \
-                 and name the file with -o token_file=FILE"
+                "it must start with http:// or https://"
+            } else if shown != url {
+                "it may not contain a user or a password, because all users of the machine see it \
+                 in `ps` and in the mount table. Put the daemon's token in a file, and name the \
+                 file with -o token_file=FILE"
             } else {
                 return Ok(url.to_owned());
             };
-            let reason = reason.to_owned();
-            Err(CliError::BadOption { option, reason })
+            Err(CliError::BadDaemonUrl { url: shown, reason })
         })
         .collect()
 }
@@ -316,7 +318,7 @@ pub(crate) async fn serve(
     let mut hangup = signal(SignalKind::hangup())?;
     raise_file_limit();
     let mount = match settings.beginning {
-        Beginning::Mount => Mount::start(settings.options).await?,
+        Beginning::Mount => start(settings.options).await?,
         Beginning::TakeOver => Mount::take_over(settings.options).await?,
         Beginning::Recover(remains) => Mount::recover(*remains).await?,
     };
@@ -335,6 +337,41 @@ pub(crate) async fn serve(
     }
     mount.unmount();
     Ok(ended.await?)
+}
+
+/// Mounts. Says so if no daemon answers: the mount works all the same, as far as its cache goes.
+async fn start(options: MountOptions) -> Result<Mount> {
+    let mount = match Mount::start(options).await {
+        Ok(mount) => mount,
+        Err(MountError::InUse { path }) => return Err(already_mounted(&path).await.into()),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(reason) = mount.outage().await {
+        output::error(&format!(
+            "cachewfs: mounted, but {reason}. The mount shows what its cache has, and goes on trying"
+        ));
+    }
+    Ok(mount)
+}
+
+/// Returns the error for a mount point at which a mount is running.
+async fn already_mounted(mount_point: &Path) -> CliError {
+    let choice = MountChoice {
+        mount: Some(mount_point.to_owned()),
+    };
+    let details = match choice.ask(&ControlRequest::Status).await {
+        Ok(ControlAnswer::Status(status)) => {
+            let daemons = status.daemons.join(", ");
+            format!(" of {daemons} (process {})", status.pid)
+        }
+        Ok(_) => String::new(),
+        // For example, it belongs to another user.
+        Err(error) => format!(": {error:#}"),
+    };
+    CliError::AlreadyMounted {
+        mount_point: mount_point.display().to_string(),
+        details,
+    }
 }
 
 /// Raises the number of files that this process may have open to the hard limit.

@@ -60,6 +60,14 @@ pub(crate) fn error(text: &str) {
     writeln!(io::stderr().lock(), "{}", printable(text, MAX_LINE_LEN)).ok();
 }
 
+/// Returns how many bytes a command has fetched, as the end of a sentence.
+pub(crate) fn fetched(count: u64) -> String {
+    match count {
+        0 => "all of it was in the cache".to_owned(),
+        _ => format!("fetched {}", bytes(count)),
+    }
+}
+
 /// Makes text safe and short enough for a cell of a table, or for a progress bar.
 pub(crate) fn cell(text: &str) -> String {
     printable(text, MAX_CELL_LEN).into_owned()

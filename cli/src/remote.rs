@@ -9,6 +9,13 @@ use crate::error::CliError;
 /// `url` is `https://host/path`, `git@host:path`, `ssh://git@host/path` or `host/path`, with or
 /// without a user and a final `.git`.
 pub(crate) fn repo_name(url: &str) -> Result<RepoName, CliError> {
+    let is_path = ["file://", "/", "./", "../", "~"]
+        .iter()
+        .any(|start| url.starts_with(start));
+    if is_path {
+        let url = url.to_owned();
+        return Err(CliError::LocalPath { url });
+    }
     let without_scheme = url.split_once("://").map(|(_, rest)| rest);
     let name = match without_scheme {
         Some(rest) => strip_user(rest).to_owned(),
@@ -20,9 +27,12 @@ pub(crate) fn repo_name(url: &str) -> Result<RepoName, CliError> {
             _ => strip_user(url).to_owned(),
         },
     };
-    RepoName::parse(name.trim_end_matches('/')).map_err(|source| CliError::BadUrl {
+    RepoName::parse(name.trim_end_matches('/')).map_err(|error| CliError::BadUrl {
         url: without_secrets(url),
-        source,
+        reason: match error {
+            cachewfs_format::Error::BadRepoName { reason, .. } => reason.to_owned(),
+            other => other.to_string(),
+        },
     })
 }
 

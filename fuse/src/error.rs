@@ -91,7 +91,7 @@ fn of_repo(error: &RepoError) -> Errno {
         RepoError::NotReady { .. } => Errno::EAGAIN,
         RepoError::Load { source, .. } => of_load(source),
         RepoError::Offline { .. } => Errno::EHOSTUNREACH,
-        RepoError::Hosts(error) => of_fetch(error),
+        RepoError::Hosts(error) | RepoError::Unreachable(error) => of_fetch(error),
     }
 }
 

@@ -22,11 +22,14 @@ use crate::recovery::{Holder, Keeper, Remains};
 use crate::repository::Repositories;
 use crate::segment::{Backend, Segments};
 use crate::session::{self, ServedSession};
-use crate::traffic::Traffic;
+use crate::traffic::{Purpose, Traffic};
 
 /// How long the end of a mount waits for the session and for its tasks. All of them have been told
 /// to stop, so this should take only a moment.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long [`Mount::outage`] waits for a daemon.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a new mount waits before it looks again whether its mount point is free.
 const FREE_INTERVAL: Duration = Duration::from_millis(50);
@@ -305,6 +308,23 @@ impl Mount {
             }
         });
         told.await.ok();
+    }
+
+    /// Returns why no daemon answers, or `None` if one does. Waits at most a second for an answer.
+    pub async fn outage(&self) -> Option<String> {
+        let repositories = self.fs.repositories();
+        let asked = repositories.newest_hosts(Purpose::Background);
+        let answered = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, asked).await;
+        let outage = repositories.reachability.outage();
+        match (outage, answered) {
+            (Some(outage), _) => Some(outage.reason),
+            (None, Err(_)) => {
+                let seconds = FIRST_ANSWER_TIMEOUT.as_secs();
+                Some(format!("no daemon has answered within {seconds} s"))
+            }
+            // An answer, if only a refusal.
+            (None, Ok(_)) => None,
+        }
     }
 
     /// Waits until the mount ends: by `umount`, by a request on the control socket, by

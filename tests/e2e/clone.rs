@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use cachewfs_tests::{
-    Dice, Fault, GitRepo, MountProcess, Proxy, Site, assert_index_checksum, binary, can_mount, git,
-    git_with_input, run, try_git, wait_until,
+    Dice, Fault, GitRepo, Link, MountProcess, Proxy, Site, assert_index_checksum, binary,
+    can_mount, git, git_with_input, run, try_git, wait_until,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -71,6 +72,79 @@ fn a_clone_is_ready_and_everything_works_in_it() {
     assert!(try_git(&clone, &["fsck", "--full"]).status.success());
     let pushed = git(&repo.upstream, &["rev-parse", "work"]);
     assert_eq!(pushed, git(&clone, &["rev-parse", "HEAD"]));
+}
+
+#[test]
+fn a_branch_or_a_tag_is_chosen_as_with_git() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let upstream = repo.upstream.display().to_string();
+
+    for name in ["topic", "light", "v1"] {
+        let [ours, gits] = ["ours", "gits"].map(|kind| site.path().join(kind).join(name));
+        let [target, expected] = [&ours, &gits].map(|directory| directory.display().to_string());
+        mount.cli(&["clone", "-b", name, "local/project", &target]);
+        let plain = [
+            "clone",
+            "-q",
+            "--no-local",
+            "-b",
+            name,
+            &upstream,
+            &expected,
+        ];
+        git(site.path(), &plain);
+
+        for looking in [
+            &["status", "--porcelain", "--branch"][..],
+            &["for-each-ref"],
+            &["symbolic-ref", "refs/remotes/origin/HEAD"],
+            &["config", "--get-regexp", "^branch"],
+        ] {
+            let [ours, gits] = [&ours, &gits].map(|directory| try_git(directory, looking).stdout);
+            assert_eq!(
+                String::from_utf8_lossy(&ours),
+                String::from_utf8_lossy(&gits),
+                "{name}: {looking:?}"
+            );
+        }
+    }
+    let target = site.path().join("absent");
+    let point = mount.point.display().to_string();
+    let directory = target.display().to_string();
+    let options = [
+        "clone",
+        "-b",
+        "absent",
+        "local/project",
+        &directory,
+        "--mount",
+        &point,
+    ];
+    let said = String::from_utf8_lossy(&run(&options).stderr).into_owned();
+    let expected = "cachewfs: local/project has no branch and no tag \"absent\"\n";
+    assert!(said.starts_with(expected), "{said}");
+    assert!(!target.exists());
+}
+
+#[test]
+fn a_clone_waits_for_a_daemon_that_is_slower_than_a_lookup_may_be() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.repo_with_history("project");
+    let daemon = site.daemon();
+    let slow = Link::start(daemon.address(), 100 << 20, Duration::from_millis(400));
+    let url = format!("http://{}", slow.address());
+    let mount = site.mount_with_options(&url, "hydrate=off,lookup_timeout=100ms");
+
+    clone_of(&site, &mount, &repo);
 }
 
 #[test]

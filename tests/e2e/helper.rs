@@ -161,6 +161,9 @@ fn signals_that_mean_nothing_to_it_do_not_end_it() {
     let cache = format!("cache_dir={}", site.path().join("cache").display());
     let mounted = helper(&site, &["http://127.0.0.1:1", &point, "-o", &cache]);
     assert!(mounted.status.success(), "{}", stderr_of(&mounted));
+    let warning = "cachewfs: mounted, but can't reach the daemon http://127.0.0.1:1: ";
+    assert!(stderr_of(&mounted).starts_with(warning), "{mounted:?}");
+    assert_eq!(stderr_of(&mounted).lines().count(), 1, "{mounted:?}");
     let process = mount.process();
 
     for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::ALARM] {

@@ -189,8 +189,13 @@ fn a_new_mount_works_beside_an_old_one_that_is_still_in_use() {
     let third = ["mount", "-o", &options, "http://127.0.0.1:1", &point];
     let third = cachewfs_tests::run(&third);
     let complaint = String::from_utf8_lossy(&third.stderr);
-    assert!(complaint.contains("another cachewfs mount"), "{complaint}");
-    assert_ne!(new.status()["pid"], pid);
+    let serving = new.status()["pid"].clone();
+    let expected = format!(
+        "cachewfs: {point} is a cachewfs mount already of http://127.0.0.1:1 (process {serving})\n"
+    );
+    assert!(complaint.starts_with(&expected), "{complaint}");
+    assert!(complaint.contains("cachewfs umount"), "{complaint}");
+    assert_ne!(serving, pid);
     drop(inside);
     assert_eq!(old.wait(), Some(0));
     // The end of the old one took nothing from the new one.
@@ -231,5 +236,8 @@ fn of_two_mounts_that_start_at_one_place_at_the_same_moment_one_works() {
     assert!(unmounted.status.success());
     let failed = ended.iter().find(|mount| !mount.status.success());
     let complaint = String::from_utf8_lossy(&failed.unwrap().stderr);
-    assert!(complaint.contains("another cachewfs mount"), "{complaint}");
+    assert!(
+        complaint.contains("is a cachewfs mount already"),
+        "{complaint}"
+    );
 }

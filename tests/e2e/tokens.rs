@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{DaemonProcess, Site, binary, can_mount, git, wait_until};
+use cachewfs_tests::{DaemonProcess, Site, binary, can_mount, git, run, wait_until};
 
 const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
                       allow if \"team\" in input.groups\n";
@@ -59,6 +59,10 @@ fn a_mount_shows_its_token_and_one_without_is_refused() {
         refused.raw_os_error(),
         Some(rustix::io::Errno::ACCESS.raw_os_error())
     );
+    let point = stranger.point.display().to_string();
+    let pin = run(&["pin", "local/project", "--mount", &point]);
+    let said = String::from_utf8_lossy(&pin.stderr);
+    assert!(said.contains("-o token_file=FILE"), "{said}");
     drop(stranger);
     let file = site.path().join("token");
     let option = format!("hydrate=off,token_file={}", file.display());

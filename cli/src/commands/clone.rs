@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use cachewfs_format::{GitHead, RepoName};
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
-use crate::clone_files::{config, packed_refs};
+use crate::clone_files::{chosen_head, config, packed_refs};
 use crate::clone_staging::CloneStaging;
 use crate::error::CliError;
 use crate::interrupt::interrupted;
@@ -39,6 +39,10 @@ pub(crate) struct Args {
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 
+    /// Check out this branch instead of the default branch, or the commit of this tag.
+    #[arg(short, long, value_name = "NAME")]
+    branch: Option<String>,
+
     /// Don't check out any files.
     #[arg(short, long)]
     no_checkout: bool,
@@ -53,6 +57,7 @@ const CHECKOUT_WORKERS: &str = "checkout.workers=0";
 /// The answer of the mount about the repository to clone.
 #[derive(Debug)]
 struct CloneSource {
+    repo: RepoName,
     /// The directory of the mount with HEAD, refs and objects.
     objects_directory: PathBuf,
     upstream_url: String,
@@ -104,7 +109,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
     let parent = target.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(parent)?;
     let staging = CloneStaging::create(parent)?;
-    let head = set_up(&staging, &source).await?;
+    let head = set_up(&staging, &source, args.branch.as_deref()).await?;
     let checked_out = match head {
         _ if args.no_checkout => Ok(()),
         HeadState::Commit => check_out(&staging).await,
@@ -156,19 +161,32 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<CloneSource> {
         None => format!("https://{repo}"),
     };
     Ok(CloneSource {
+        repo: repo.clone(),
         objects_directory,
         upstream_url,
         notice,
     })
 }
 
-/// Creates the repository like `git clone --no-checkout`, but without copying any objects.
-async fn set_up(staging: &CloneStaging, source: &CloneSource) -> Result<HeadState> {
+/// Creates the repository like `git clone --no-checkout`, but without copying any objects. HEAD is
+/// the branch or tag `chosen`, or else the HEAD of upstream.
+async fn set_up(
+    staging: &CloneStaging,
+    source: &CloneSource,
+    chosen: Option<&str>,
+) -> Result<HeadState> {
     let read = |name: &str| {
         let path = source.objects_directory.join(name);
         std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))
     };
-    let (head, refs) = (GitHead::parse(&read("HEAD")?)?, read("packed-refs")?);
+    let (upstream_head, refs) = (GitHead::parse(&read("HEAD")?)?, read("packed-refs")?);
+    let head = match chosen {
+        None => upstream_head.clone(),
+        Some(name) => chosen_head(&refs, name).ok_or_else(|| CliError::NoBranch {
+            repo: source.repo.to_string(),
+            name: name.to_owned(),
+        })?,
+    };
     // An object id, up to the first space of a line, has 64 digits only with SHA-256.
     let is_sha256 = refs
         .split(|&byte| byte == b'\n')
@@ -183,10 +201,7 @@ async fn set_up(staging: &CloneStaging, source: &CloneSource) -> Result<HeadStat
     let arguments = ["--quiet", format, "--initial-branch=main"];
     git::run(staging.path(), &[], "init", &arguments).await?;
 
-    let branch = match &head {
-        GitHead::Branch(branch) => Some(branch.as_slice()),
-        GitHead::Detached(_) => None,
-    };
+    let branch = branch_of(&head);
     let alternates = source.objects_directory.join("objects");
     let alternates = [alternates.as_os_str().as_encoded_bytes(), b"\n"].concat();
     let own_refs = packed_refs(&refs, branch);
@@ -206,17 +221,28 @@ async fn set_up(staging: &CloneStaging, source: &CloneSource) -> Result<HeadStat
     write("objects/info/alternates", &alternates)?;
     write("packed-refs", &own_refs)?;
     write("config", &config(&source.upstream_url, branch))?;
-    let Some(branch) = branch else {
-        return Ok(HeadState::Commit);
+    let has_ref = |place: &str, branch: &[u8]| {
+        let name = [b" ", place.as_bytes(), branch].concat();
+        let mut lines = own_refs.split(|&byte| byte == b'\n');
+        lines.any(|line| line.ends_with(&name))
     };
-    let name = [b" refs/heads/", branch].concat();
-    let mut lines = own_refs.split(|&byte| byte == b'\n');
-    if !lines.any(|line| line.ends_with(&name)) {
-        return Ok(HeadState::Unborn);
+    if let Some(default) = branch_of(&upstream_head)
+        && has_ref("refs/remotes/origin/", default)
+    {
+        let origin_head = [b"ref: refs/remotes/origin/", default, b"\n"].concat();
+        write("refs/remotes/origin/HEAD", &origin_head)?;
     }
-    let origin_head = [b"ref: refs/remotes/origin/", branch, b"\n"].concat();
-    write("refs/remotes/origin/HEAD", &origin_head)?;
-    Ok(HeadState::Commit)
+    match branch {
+        Some(branch) if !has_ref("refs/heads/", branch) => Ok(HeadState::Unborn),
+        _ => Ok(HeadState::Commit),
+    }
+}
+
+fn branch_of(head: &GitHead) -> Option<&[u8]> {
+    match head {
+        GitHead::Branch(branch) => Some(branch),
+        GitHead::Detached(_) => None,
+    }
 }
 
 async fn check_out(staging: &CloneStaging) -> Result<()> {
@@ -226,7 +252,7 @@ async fn check_out(staging: &CloneStaging) -> Result<()> {
         "--no-progress"
     };
     let bar = Bar::new();
-    bar.step("checking out");
+    bar.step("checking out the files");
     // No submodule is cloned yet. The option overrides the user's `submodule.recurse`, with which
     // git would try to check them out.
     let submodules = "--no-recurse-submodules";

@@ -74,6 +74,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (source, mount_point) = match (&args.first, &args.second, &args.local) {
         (Some(mount_point), None, Some(_)) => (None, mount_point),
         (Some(url), Some(mount_point), None) => (Some(url.as_str()), mount_point),
+        (Some(_), Some(_), Some(_)) => {
+            wrong_number("--local runs a daemon in the process of the mount: leave out the URL")
+        }
+        (Some(url), None, None) if daemon_urls(url).is_ok() => {
+            wrong_number("the mount point is missing")
+        }
+        (Some(_), None, None) => wrong_number("the URL of the daemon is missing, or --local DIR"),
         _ => wrong_number("give a URL and a mount point, or --local DIR and a mount point"),
     };
     let daemons = source.map(daemon_urls).transpose()?.unwrap_or_default();

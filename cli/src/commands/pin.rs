@@ -18,9 +18,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
     let request = ControlRequest::Pin { repo: repo.clone() };
-    let fetched_bytes = args.repo.fetch(&request)?;
-    output::line(&format!(
-        "Pinned {repo}, fetched {}",
-        output::bytes(fetched_bytes)
-    ))
+    let fetched = output::fetched(args.repo.fetch(&request)?);
+    output::line(&format!("Pinned {repo}: {fetched}"))
 }

@@ -53,9 +53,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         repo: repo.clone(),
         part: args.part.part(),
     };
-    let fetched_bytes = args.repo.fetch(&request)?;
-    output::line(&format!(
-        "Prefetched {repo}, fetched {}",
-        output::bytes(fetched_bytes)
-    ))
+    let fetched = output::fetched(args.repo.fetch(&request)?);
+    output::line(&format!("Prefetched {repo}: {fetched}"))
 }

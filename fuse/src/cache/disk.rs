@@ -350,10 +350,14 @@ impl Cache {
 
     /// Pins `repo`: from now on, `segments` are never evicted.
     pub(crate) fn pin(&self, repo: &RepoName, segments: &[SegmentId]) -> io::Result<()> {
-        let lock = self.lock_file()?;
+        let in_cache = |error: io::Error| {
+            let text = format!("can't write to {}: {error}", self.root.display());
+            io::Error::new(error.kind(), text)
+        };
+        let lock = self.lock_file().map_err(in_cache)?;
         lock.lock()?;
         // The file first: eviction reads the pins from disk, also in other mounts.
-        pins::write(&self.root, repo, segments)?;
+        pins::write(&self.root, repo, segments).map_err(in_cache)?;
         self.pinned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -361,11 +365,12 @@ impl Cache {
         Ok(())
     }
 
-    /// Unpins `repo`: its segments may be evicted again, unless another pin has them.
-    pub(crate) fn unpin(&self, repo: &RepoName) -> io::Result<()> {
-        pins::remove(&self.root, repo).or_else(ignore_absent)?;
+    /// Unpins `repo`: its segments may be evicted again, unless another pin has them. Returns
+    /// whether it was pinned.
+    pub(crate) fn unpin(&self, repo: &RepoName) -> io::Result<bool> {
+        let was_pinned = pins::remove(&self.root, repo)?;
         *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = pins::read_all(&self.root)?;
-        Ok(())
+        Ok(was_pinned)
     }
 
     /// Returns the pinned repositories.

@@ -37,9 +37,13 @@ pub(super) fn write(root: &Path, repo: &RepoName, segments: &[SegmentId]) -> io:
     Ok(())
 }
 
-/// Removes the pin of `repo`.
-pub(super) fn remove(root: &Path, repo: &RepoName) -> io::Result<()> {
-    fs::remove_file(directory(root).join(file_name(repo)))
+/// Removes the pin of `repo`. Returns whether there was one.
+pub(super) fn remove(root: &Path, repo: &RepoName) -> io::Result<bool> {
+    match fs::remove_file(directory(root).join(file_name(repo))) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns the pinned repositories.

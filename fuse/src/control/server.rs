@@ -243,7 +243,7 @@ impl ControlConnection {
                     let news = seen.has_changed().unwrap_or(false);
                     if news || last_reply_at.elapsed() >= HEARTBEAT {
                         let progress = seen.borrow_and_update().clone();
-                        let progress = progress.unwrap_or_else(|| step("waiting"));
+                        let progress = progress.unwrap_or_else(|| step("waiting for the mount"));
                         send(&mut output, &Reply::Progress(progress)).await?;
                         last_reply_at = Instant::now();
                     }
@@ -275,7 +275,7 @@ impl ControlConnection {
             ControlRequest::Pin { repo } => {
                 let repository = self.resolve(&repo, &progress).await?;
                 let pinned = self.repositories.pin(&repository);
-                pinned.map_err(|error| chain(&error))?;
+                pinned.map_err(|error| format!("can't pin {repo}: {}", chain(&error)))?;
                 let answer = self.fetch(&repository, SnapshotPart::All, &progress).await;
                 if !matches!(answer, Ok(ControlAnswer::Fetched { .. })) {
                     self.repositories.start_fetching_pin(&repository, None);
@@ -284,11 +284,15 @@ impl ControlConnection {
             }
             ControlRequest::Unpin { repo } => {
                 let cache = &self.repositories.segments.backend().cache;
-                cache.unpin(&repo).map_err(|error| error.to_string())?;
-                Ok(ControlAnswer::Nothing)
+                match cache.unpin(&repo) {
+                    Ok(true) => Ok(ControlAnswer::Nothing),
+                    Ok(false) => Err(format!("{repo} is not pinned")),
+                    Err(error) => Err(format!("can't unpin {repo}: {error}")),
+                }
             }
             ControlRequest::Refresh { repo } => {
-                send_progress(&progress, "asking upstream", 0, 0);
+                let text = format!("the daemon fetches {repo} from upstream");
+                send_progress(&progress, &text, 0, 0);
                 let source = &self.repositories.segments.backend().source;
                 if let Err(error) = source.refresh(&repo).await {
                     // A first clone and publish may take longer than the timeout of this request.
@@ -356,7 +360,8 @@ impl ControlConnection {
         let traffic = &self.repositories.segments.backend().traffic;
         let before = traffic.report_of(&repository.name).fetched_bytes;
         let generation = repository.view().generation;
-        let on_progress = |done, total| send_progress(progress, "fetching", done, total);
+        let text = format!("fetching {} into the cache", repository.name);
+        let on_progress = |done, total| send_progress(progress, &text, done, total);
         let outcome: Result<(), ReadError> = self
             .repositories
             .fetch_part(&generation, part, || true, on_progress)

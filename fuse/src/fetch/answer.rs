@@ -22,7 +22,7 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
     let mut bytes = BytesMut::new();
     loop {
         let Ok(piece) = awake::timeout(SILENCE_TIMEOUT, response.chunk()).await else {
-            return Err(silence(&url(response), SILENCE_TIMEOUT));
+            return Err(silence(&daemon_of(response), SILENCE_TIMEOUT));
         };
         match piece {
             Ok(Some(piece)) if (bytes.len() + piece.len()) as u64 > max => {
@@ -32,11 +32,16 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
             Ok(Some(piece)) => bytes.extend_from_slice(&piece),
             Ok(None) => return Ok(bytes.freeze()),
             Err(source) => {
-                let (url, source) = (url(response), source.into());
-                return Err(FetchError::Unreachable { url, source });
+                let (daemon, source) = (daemon_of(response), source.into());
+                return Err(FetchError::Unreachable { daemon, source });
             }
         }
     }
+}
+
+/// Returns scheme, host and port of the daemon that answers.
+pub(super) fn daemon_of(response: &Response) -> String {
+    response.url().origin().ascii_serialization()
 }
 
 /// Turns an answer without a success status into an error.

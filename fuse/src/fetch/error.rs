@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use super::DirectError;
+use super::connection::ConnectionError;
 
 /// Why a request for bytes fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     /// No connection could be made, or the connection broke.
-    #[error("the request to {url} failed")]
+    #[error("can't reach the daemon {daemon}")]
     Unreachable {
-        /// The URL of the request.
-        url: String,
+        /// The URL of the daemon.
+        daemon: String,
         /// The reason.
         source: ConnectionError,
     },
@@ -101,26 +102,6 @@ pub(crate) enum FetchError {
     /// The mount is being unmounted.
     #[error("the mount is being unmounted")]
     Ending,
-}
-
-/// Why a connection to a daemon can't be made or used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectionError {
-    /// The HTTP client failed.
-    #[error(transparent)]
-    Http(#[from] reqwest::Error),
-    /// The daemon sends, but too slowly.
-    #[error("the answer did not end within {seconds} s")]
-    Slow {
-        /// The limit, in seconds.
-        seconds: u64,
-    },
-    /// The daemon sends nothing.
-    #[error("nothing arrived for {seconds} s")]
-    Silent {
-        /// The length of the silence, in seconds.
-        seconds: u64,
-    },
 }
 
 impl FetchError {

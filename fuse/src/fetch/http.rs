@@ -11,11 +11,11 @@ use reqwest::header::{CONTENT_LOCATION, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::answer::{exactly, header, snapshot_of, total_len, whole_body};
+use super::answer::{daemon_of, exactly, header, snapshot_of, total_len, whole_body};
 use super::clients::Clients;
+use super::connection::ConnectionError;
 use super::daemon::{Daemon, in_order};
 use super::direct::{self, DirectError, DirectTimeouts};
-use super::error::ConnectionError;
 use super::host_list::HostList;
 use super::race::{DaemonAnswer, Question, SILENCE_TIMEOUT};
 use super::source::BoxFuture;
@@ -122,7 +122,7 @@ impl HttpSource {
                 Err(Elapsed) => {
                     let seconds = limit.as_secs();
                     FetchError::Unreachable {
-                        url: response.url().to_string(),
+                        daemon: daemon_of(&response),
                         source: ConnectionError::Slow { seconds },
                     }
                 }
@@ -277,11 +277,11 @@ impl ArchiveSource for HttpSource {
                     status: response.status().as_u16(),
                 });
             }
-            let failed = url.clone();
+            let daemon = daemon_of(&response);
             let pieces = response
                 .bytes_stream()
                 .map_err(move |source| FetchError::Unreachable {
-                    url: failed.clone(),
+                    daemon: daemon.clone(),
                     source: source.into(),
                 })
                 .inspect_ok(move |piece| meter.count_bytes(piece.len()));
@@ -313,13 +313,14 @@ impl ArchiveSource for HttpSource {
             let order = in_order(&self.daemons, 0);
             let mut response = question.ask_in_turn(order).await?.response;
             let body = whole_body(&mut response, MAX_ANSWER_LEN).await?;
+            meter.count_bytes(body.len());
             parse(&response, &body)
         })
     }
 
-    fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
+    fn hosts(&self, purpose: Purpose) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
         Box::pin(async move {
-            let meter = self.traffic.meter(None, Purpose::Demand);
+            let meter = self.traffic.meter(None, purpose);
             let (response, body) = self
                 .ask_for_whole(
                     (&meter, MAX_LIST_LEN),
@@ -327,6 +328,7 @@ impl ArchiveSource for HttpSource {
                     |client, daemon| client.get(format!("{daemon}{}", api::REPOS_PATH)),
                 )
                 .await?;
+            meter.count_bytes(body.len());
             parse(&response, &body).map(|list: HostList| list.hosts)
         })
     }
@@ -398,12 +400,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn invalid_names_of_hosts_are_left_out() {
+    async fn invalid_names_of_hosts_are_left_out_and_the_list_is_counted() {
         let list = r#"{"repos":[{"x":1}],"hosts":["a.org","../x","b/c","","b.org"]}"#;
 
-        let hosts = source([answer("200 OK", list)]).hosts().await.unwrap();
+        for (purpose, demand) in [(Purpose::Demand, 1), (Purpose::Background, 0)] {
+            let source = source([answer("200 OK", list)]);
+            let hosts = source.hosts(purpose).await.unwrap();
 
-        assert_eq!(hosts, ["a.org", "b.org"]);
+            assert_eq!(hosts, ["a.org", "b.org"]);
+            let (traffic, len) = (source.traffic.report(), list.len() as u64);
+            assert_eq!((traffic.requests, traffic.fetched_bytes), (1, len));
+            assert_eq!(traffic.demand_requests, demand);
+            assert_eq!(traffic.demand_bytes, demand * len);
+        }
     }
 
     #[tokio::test]
@@ -434,7 +443,7 @@ mod tests {
             let tail = source
                 .tail(&repo, ArchiveKind::Checkout, 100_000, None)
                 .await;
-            (tail, source.hosts().await)
+            (tail, source.hosts(Purpose::Demand).await)
         };
         let answers = tokio::time::timeout(Duration::from_secs(10), answers).await;
 

@@ -14,6 +14,7 @@
 
 mod answer;
 mod clients;
+mod connection;
 mod daemon;
 mod direct;
 mod error;

@@ -22,8 +22,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answer::refusal;
 use super::clients::Clients;
+use super::connection::ConnectionError;
 use super::daemon::Daemon;
-use super::error::ConnectionError;
 use super::trust::DirectOffer;
 use super::{DaemonToken, FetchError};
 use crate::awake;
@@ -288,7 +288,7 @@ async fn answer(
         return Err(silence(&url, patience));
     };
     let response = outcome.map_err(|source| FetchError::Unreachable {
-        url: url.clone(),
+        daemon: url.clone(),
         source: source.into(),
     })?;
     meter.note_answer();
@@ -301,11 +301,11 @@ async fn answer(
     }
 }
 
-/// Returns the error of a request to `url` after a silence that `lasted` so long.
-pub(super) fn silence(url: &str, lasted: Duration) -> FetchError {
+/// Returns the error of a request to `daemon` after a silence that `lasted` so long.
+pub(super) fn silence(daemon: &str, lasted: Duration) -> FetchError {
     let seconds = lasted.as_secs();
     FetchError::Unreachable {
-        url: url.to_owned(),
+        daemon: daemon.to_owned(),
         source: ConnectionError::Silent { seconds },
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::source::BoxFuture;
 use super::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswer};
+use crate::traffic::Purpose;
 
 /// A fault of one request for a range.
 #[derive(Clone, Debug)]
@@ -66,7 +67,7 @@ struct ScriptedState {
     /// The requested ranges: start and length.
     requests: Vec<(u64, u64)>,
     daemon: DaemonState,
-    /// The repositories whose tails were requested, and `hosts`.
+    /// The repositories whose tails were requested, and `hosts` with the purpose.
     asked: Vec<String>,
 }
 
@@ -110,7 +111,7 @@ impl ScriptedSource {
     }
 
     /// Returns what the daemon was asked for since the last call, apart from ranges: names of
-    /// repositories, and `hosts`.
+    /// repositories, and `hosts` with the purpose.
     pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
     }
@@ -256,9 +257,9 @@ impl ArchiveSource for ScriptedSource {
         })
     }
 
-    fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
-        Box::pin(async {
-            self.answer("hosts").await?;
+    fn hosts(&self, purpose: Purpose) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
+        Box::pin(async move {
+            self.answer(&format!("hosts ({purpose:?})")).await?;
             Ok(vec!["host".to_owned()])
         })
     }

@@ -86,7 +86,7 @@ pub(crate) trait ArchiveSource: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<RefreshAnswer, FetchError>>;
 
     /// Requests the list of hosts that repositories are mirrored from.
-    fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>>;
+    fn hosts(&self, purpose: Purpose) -> BoxFuture<'_, Result<Vec<String>, FetchError>>;
 }
 
 /// Requests the end of the current checkout archive or, if the repository has none, of the mirror

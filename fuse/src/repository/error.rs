@@ -35,8 +35,11 @@ pub(crate) enum RepoError {
         /// The reason.
         source: LoadError,
     },
+    /// No daemon was reached.
+    #[error(transparent)]
+    Unreachable(Arc<FetchError>),
     /// The daemons didn't answer the last requests, so this one was not made.
-    #[error("the daemon can't be reached: {reason}")]
+    #[error("{reason}")]
     Offline {
         /// The error of the last request.
         reason: String,
@@ -64,6 +67,7 @@ impl RepoError {
                         message: message.clone(),
                     };
                 }
+                _ if is_unreachable(error) => return Self::Unreachable(Arc::clone(error)),
                 _ => {}
             }
         }
@@ -83,7 +87,7 @@ impl RepoError {
                     FetchError::Refused { .. }
                         | FetchError::Failed { .. }
                         | FetchError::Status { .. }
-                ) && !is_unreachable(error)
+                )
             }
             LoadError::Format(_) | LoadError::WrongRepo { .. } => true,
             LoadError::Read(_) => false,
@@ -93,12 +97,8 @@ impl RepoError {
     /// Returns whether no daemon was reached.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
-            Self::Load {
-                source: LoadError::Fetch(error),
-                ..
-            }
-            | Self::Hosts(error) => is_unreachable(error),
-            Self::Offline { .. } => true,
+            Self::Hosts(error) => is_unreachable(error),
+            Self::Unreachable(_) | Self::Offline { .. } => true,
             Self::NotFound { .. } | Self::NotReady { .. } | Self::Load { .. } => false,
         }
     }

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::{RepoError, Repositories};
 use crate::jitter::jitter;
+use crate::traffic::Purpose;
 
 /// How long the list of hosts is used before it is fetched again.
 const HOSTS_TTL: Duration = Duration::from_secs(30);
@@ -86,7 +87,7 @@ impl Repositories {
                 self.start_asking_for_hosts();
                 Ok(list)
             }
-            None => self.newest_hosts().await,
+            None => self.newest_hosts(Purpose::Demand).await,
         }
     }
 
@@ -98,12 +99,15 @@ impl Repositories {
             self.start_asking_for_hosts();
             return Ok(true);
         }
-        Ok(has(&self.newest_hosts().await?))
+        Ok(has(&self.newest_hosts(Purpose::Demand).await?))
     }
 
     /// Asks for the hosts, unless the daemons answered within [`HOSTS_TTL`] or are known not to
     /// answer. If they don't answer, an old list is better than none.
-    async fn newest_hosts(&self) -> Result<Arc<Vec<String>>, RepoError> {
+    pub(crate) async fn newest_hosts(
+        &self,
+        purpose: Purpose,
+    ) -> Result<Arc<Vec<String>>, RepoError> {
         let or_known = |error: RepoError| self.hosts.known().ok_or(error);
         if let Some(answer) = self.hosts.recent() {
             return answer;
@@ -119,13 +123,13 @@ impl Repositories {
         if let Some(error) = self.reachability.recent_outage() {
             return or_known(error);
         }
-        self.ask_for_hosts().await.or_else(or_known)
+        self.ask_for_hosts(purpose).await.or_else(or_known)
     }
 
     /// Asks the daemons for the hosts. The caller holds [`Hosts::asking`].
-    async fn ask_for_hosts(&self) -> Result<Arc<Vec<String>>, RepoError> {
+    async fn ask_for_hosts(&self, purpose: Purpose) -> Result<Arc<Vec<String>>, RepoError> {
         let source = &self.segments.backend().source;
-        let answer = self.reachability.observe(source.hosts()).await;
+        let answer = self.reachability.observe(source.hosts(purpose)).await;
         let mut state = self.hosts.state();
         match answer {
             Ok(list) => {
@@ -160,11 +164,8 @@ impl Repositories {
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
             // The error is noted where `cachewfs status` finds it.
-            drop(
-                ending
-                    .run_until_cancelled(repositories.newest_hosts())
-                    .await,
-            );
+            let asking = repositories.newest_hosts(Purpose::Background);
+            drop(ending.run_until_cancelled(asking).await);
         });
     }
 
@@ -186,7 +187,7 @@ impl Repositories {
             sleep(jitter(self.options.poll_interval * 4 / 3)).await;
             let _one_at_a_time = self.hosts.asking.lock().await;
             // The outcome is noted in `reachability`.
-            self.ask_for_hosts().await.ok();
+            self.ask_for_hosts(Purpose::Background).await.ok();
         }
     }
 }

@@ -66,7 +66,7 @@ impl Reachability {
             outcome
         } else {
             let seconds = self.silence.as_secs_f32();
-            let reason = format!("no answer within {seconds} s");
+            let reason = format!("no daemon answered within {seconds} s");
             self.note_outage(reason, (started_at, SILENCE_TTL));
             request.await
         };

@@ -146,6 +146,24 @@ async fn a_snapshot_is_shown_soon_after_it_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_waits_only_for_the_first_list_of_hosts() {
+    let bench = sample();
+    bench.repositories.hosts().await.unwrap();
+    assert_eq!(bench.source.take_asked(), ["hosts (Demand)"]);
+    bench.wait_long();
+
+    bench.repositories.hosts().await.unwrap();
+
+    let mut asked = Vec::new();
+    until(|| {
+        asked.extend(bench.source.take_asked());
+        !asked.is_empty()
+    })
+    .await;
+    assert_eq!(asked, ["hosts (Background)"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_one_silence_unknown_names_fail_at_once() {
     let bench = sample();
     assert!(is_repository(&find(&bench, REPO).await));
@@ -267,7 +285,7 @@ async fn a_repository_that_is_gone_is_not_shown_by_the_next_mount() {
     bench.source.set_daemon(DaemonState::Away);
     let bench = bench.restart();
     let found = find(&bench, REPO).await;
-    assert!(matches!(found, Err(RepoError::Load { .. })), "{found:?}");
+    assert!(matches!(found, Err(RepoError::Unreachable(_))), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,8 +57,8 @@ const SMALL_FILES: [(&[u8], u64); 4] = [
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     /// The end of the archive can't be fetched.
-    #[error("can't fetch the table of contents")]
-    Fetch(#[source] Arc<FetchError>),
+    #[error(transparent)]
+    Fetch(Arc<FetchError>),
     /// A segment of the archive can't be read.
     #[error("can't read the snapshot")]
     Read(#[from] ReadError),
@@ -608,6 +608,7 @@ mod tests {
 
         fn hosts(
             &self,
+            _purpose: Purpose,
         ) -> Pin<Box<dyn Future<Output = Result<Vec<String>, FetchError>> + Send + '_>> {
             Box::pin(async { Err(FetchError::Ending) })
         }
