@@ -241,10 +241,7 @@ impl Mount {
         session::ask_again(&remains.connection).map_err(broken)?;
         let served = prepared.serve(device).map_err(broken)?;
         let point = path.display();
-        warn!(
-            mount_point = %point,
-            "The process of the mount at {point} was killed: this one serves it now"
-        );
+        info!(mount_point = %point, "Serving the mount at {point} again");
         let mount = Self::serve(fs, control, served);
         for repository in &recovered.repositories {
             mount.fs.repositories().follow_adopted(repository);
