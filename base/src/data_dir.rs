@@ -51,6 +51,11 @@ impl DataDir {
         &self.0
     }
 
+    /// Returns the directory of bundles, which are made again when they are missing.
+    pub fn bundles(&self) -> PathBuf {
+        self.tmp().join("bundles")
+    }
+
     /// Returns the directory of git's configuration.
     pub fn git_config(&self) -> PathBuf {
         self.0.join("config/git")

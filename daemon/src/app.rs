@@ -35,7 +35,7 @@ use crate::open_store::{StoreTasks, check_store, open_store};
 use crate::parts::Parts;
 use crate::publish::Publisher;
 use crate::readiness::Lifecycle;
-use crate::repository::Registry;
+use crate::repository::{Context, LfsRuns, Registry};
 use crate::start_error::{CheckWarning, StartError};
 use crate::traces::link_by;
 
@@ -56,13 +56,16 @@ pub struct Running {
     pub address: SocketAddr,
     /// Cancelling this token stops the daemon.
     pub shutdown: CancellationToken,
-    registry: Arc<Registry>,
+    reloader: Reloader,
     task: JoinHandle<()>,
 }
 
 /// A handle that changes the configuration of a running daemon.
 #[derive(Clone, Debug)]
-pub struct Reloader(Arc<Registry>);
+pub struct Reloader {
+    live: Arc<LiveConfig>,
+    registry: Arc<Registry>,
+}
 
 impl Daemon {
     /// Returns a daemon that can do what `parts` can.
@@ -164,14 +167,17 @@ impl Daemon {
         check_git(&git).await?;
         let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&live));
         let stop_and_credentials = (credentials, stop.clone());
-        let registry = Registry::new(Arc::clone(&live), git, publisher, stop_and_credentials)
+        let context = Context::new(Arc::clone(&live), git, publisher, stop_and_credentials)
             .map_err(StartError::HttpClient)?;
+        let lfs = LfsRuns::new(Arc::clone(&context));
+        let registry = Arc::new(Registry::new(Arc::clone(&context), Arc::clone(&lfs)));
         store_tasks.collect(&store, &live);
         let life = Arc::new(Lifecycle::new(shutdown.clone()));
-        let router = http::router(Arc::clone(&registry), store, (access, Arc::clone(&life)));
+        let repositories = (Arc::clone(&context), Arc::clone(&registry), lfs);
+        let router = http::router(repositories, store, (access, Arc::clone(&life)));
         let server = Server {
-            live,
-            registry: Arc::clone(&registry),
+            live: Arc::clone(&live),
+            context: Arc::clone(&context),
             shutdown: shutdown.clone(),
             stop: stop.clone(),
             kill,
@@ -182,19 +188,19 @@ impl Daemon {
         let running = Running {
             address,
             shutdown,
-            registry,
+            reloader: Reloader { live, registry },
             task,
         };
         // After serving has begun: with many mirrors this takes a while, and a supervisor should
         // see a daemon that starts, not one that is dead.
-        if let Err(source) = open_existing(&running.registry).await {
+        if let Err(source) = open_existing(&running.reloader.registry).await {
             stop.cancel();
             running.stopped().await;
             let path = config.data_dir.mirrors();
             let source = source.into();
             return Err(StartError::Prepare { path, source });
         }
-        running.registry.watch_disk();
+        context.watch_disk();
         life.note_started();
         Ok(running)
     }
@@ -245,7 +251,7 @@ async fn open_existing(registry: &Arc<Registry>) -> std::io::Result<()> {
 /// The running parts of the daemon, which [`Server::run`] ends in order.
 struct Server {
     live: Arc<LiveConfig>,
-    registry: Arc<Registry>,
+    context: Arc<Context>,
     /// Cancelled by the owner of the daemon: `/readyz` answers 503.
     shutdown: CancellationToken,
     /// Cancelled `drain_delay` later: no more connections are taken and no more jobs begin.
@@ -289,7 +295,7 @@ impl Server {
         self.stop.cancel();
         // In this order: jobs use the store until their end, and another daemon may start in the
         // data directory only after both.
-        self.registry.join().await;
+        self.context.join().await;
         self.store_tasks.stop().await;
         drop(self.lock);
     }
@@ -308,8 +314,8 @@ impl Reloader {
     /// on disk whose upstream is new begin. If `config` can't be used, nothing changes.
     pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ConfigError> {
         config.check()?;
-        let fixed = self.0.live_config().replace(config);
-        if let Err(error) = open_existing(&self.0).await {
+        let fixed = self.live.replace(config);
+        if let Err(error) = open_existing(&self.registry).await {
             tracing::error!(%error, "Can't look for mirrors on disk after a reload: {error}");
         }
         Ok(fixed)
@@ -319,7 +325,7 @@ impl Reloader {
 impl Running {
     /// Returns a handle that changes the configuration.
     pub fn reloader(&self) -> Reloader {
-        Reloader(Arc::clone(&self.registry))
+        self.reloader.clone()
     }
 
     /// Waits until the daemon has stopped.

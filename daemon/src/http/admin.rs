@@ -22,7 +22,7 @@ pub(super) async fn act(
     (repo, call): (RepoName, Call),
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
-    app.registry.check(&repo)?;
+    app.context.check(&repo)?;
     let published = match call {
         Call::Publish => app.registry.open(&repo)?.refresh().await?,
         Call::Relayout => app.registry.open(&repo)?.lay_out_anew().await?,

@@ -12,13 +12,17 @@ use super::git_protocol::GitServer;
 use super::status::Reports;
 use crate::auth::Access;
 use crate::readiness::Lifecycle;
-use crate::repository::{Registry, Repository};
+use crate::repository::{Bundles, Context, LfsRuns, MirrorReader, Registry, Repository};
 use crate::store::{Store, StoreError};
 
 /// The state that all requests share.
 #[derive(Debug)]
 pub(super) struct App {
+    pub(super) context: Arc<Context>,
     pub(super) registry: Arc<Registry>,
+    pub(super) reader: Arc<MirrorReader>,
+    pub(super) bundles: Arc<Bundles>,
+    pub(super) lfs: Arc<LfsRuns>,
     pub(super) store: Store,
     pub(super) catalog: Arc<Catalog>,
     pub(super) git: Arc<GitServer>,
@@ -44,7 +48,7 @@ impl App {
             .map(|repository| (repository.name().clone(), Some(repository)))
             .collect();
         for repo in self.store.repositories()? {
-            if self.registry.check(&repo).is_ok() {
+            if self.context.check(&repo).is_ok() {
                 all.entry(repo).or_insert(None);
             }
         }

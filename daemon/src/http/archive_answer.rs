@@ -50,7 +50,7 @@ async fn pinned_by_condition(
     let tag = request.headers.get(header::IF_MATCH);
     let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::trim);
     let Some(tag) = tag.filter(|&tag| {
-        app.registry.does_if_match_pin()
+        app.context.config.now().if_match_pins
             && tag != current.etag
             && request.headers.contains_key(header::RANGE)
     }) else {

@@ -122,7 +122,7 @@ impl Refusal {
             Self::Error(error) => return error,
             Self::Absent(repo) => repo,
         };
-        match app.registry.check(&repo) {
+        match app.context.check(&repo) {
             Ok(_) if matches!(route, Route::Repo(_) | Route::Call(..)) => {
                 ApiError::UnknownRepo { repo }
             }

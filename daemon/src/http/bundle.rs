@@ -52,7 +52,7 @@ pub(super) async fn bundle(
     // A clone that was restored from the snapshot of that commit has all objects that the
     // snapshot's refs reached, so the bundle can leave them out.
     let known = tokio::task::spawn_blocking(tips).await??;
-    let bundle = app.registry.bundle(&repository, base, known).await;
+    let bundle = app.bundles.get(&repository, base, known).await;
     let bundle = match bundle.map_err(ApiError::of_known_repository)? {
         Bundle::File(bundle) => bundle,
         Bundle::UpToDate => {

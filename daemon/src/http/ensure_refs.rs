@@ -63,8 +63,8 @@ pub(super) async fn ensure_refs(
         objects: commits.iter().flatten().copied().collect(),
     };
     let repository = app.registry.open(&repo)?;
-    let had_to_wait = app.registry.wait_for_mirror(&repository).await?;
-    let ensured = app.registry.ensure(&repository, wanted).await;
+    let had_to_wait = app.reader.wait_for_mirror(&repository).await?;
+    let ensured = app.reader.ensure(&repository, wanted).await;
     let (contents, was_checked) = ensured.map_err(ApiError::of_known_repository)?;
     let resolve = |name: &String| {
         let target = contents.refs.get(names.get(name)?)?;

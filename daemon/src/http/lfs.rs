@@ -51,11 +51,11 @@ pub(super) async fn stable(
         }
         return answer_current(&app, &request, (&published, pin)).await;
     }
-    if app.registry.config().lfs == LfsMode::Off {
+    if app.context.config.now().lfs == LfsMode::Off {
         return Err(ApiError::LfsOff);
     }
     if is_get {
-        app.registry.request_lfs(&repository);
+        app.lfs.request(&repository);
     }
     why_not(&request, &state, &repository)?;
     if !is_get {
@@ -118,7 +118,7 @@ async fn wait(app: &App, (repository, runs): (&Repository, u64)) -> Result<(), A
         tokio::select! {
             () = repository.lfs_after(runs) => Ok(()),
             _ = has_failed => Ok(()),
-            () = app.registry.stopping() => Err(RepositoryError::Stopping.into()),
+            () = app.context.stop.cancelled() => Err(RepositoryError::Stopping.into()),
         }
     };
     timeout(MAX_WAIT, outcome).await.unwrap_or(Ok(()))

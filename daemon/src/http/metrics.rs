@@ -20,7 +20,7 @@ pub(super) fn metrics(app: &App) -> Response {
         .push(&[env!("CARGO_PKG_VERSION")], 1);
     page.metric(&names::UPTIME)
         .push(&[], app.began.elapsed().as_secs_f64());
-    app.registry.metrics().render(&mut page);
+    app.context.metrics.render(&mut page);
     git(app, &mut page);
     store(app, &mut page);
     repositories(app, &mut page);
@@ -85,7 +85,7 @@ fn repositories(app: &App, page: &mut MetricsPage) {
 }
 
 fn disk(app: &App, page: &mut MetricsPage) {
-    let disk = app.registry.disk();
+    let disk = &app.context.disk;
     if let Some(used) = disk.used() {
         let mut samples = page.metric(&names::DISK_USED);
         samples.push(&["mirrors"], used.mirrors);

@@ -137,7 +137,7 @@ impl Build {
     async fn end(&self) -> Result<Option<PublishedArchive>, ApiError> {
         let status = tokio::select! {
             status = self.repository.status_when(|status| self.has_ended(status)) => status,
-            () = self.app.registry.stopping() => return Err(RepositoryError::Stopping.into()),
+            () = self.app.context.stop.cancelled() => return Err(RepositoryError::Stopping.into()),
         };
         let (catalog, repo) = (
             Arc::clone(&self.app.catalog),

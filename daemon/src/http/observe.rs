@@ -40,9 +40,10 @@ pub(super) async fn observe(
     let url = Arc::new(ParsedUrl::of(
         &method,
         request.uri(),
-        &app.registry.config(),
+        &app.context.config.now(),
     ));
-    let mut observed = ObservedRequest::begin(app.registry.metrics(), url.endpoint.class());
+    let mut observed =
+        ObservedRequest::begin(Arc::clone(&app.context.metrics), url.endpoint.class());
     let trace = traces::request_span(&RequestParts {
         method: &method,
         headers: request.headers(),

@@ -23,7 +23,7 @@ const MAX_REFS: usize = 1000;
 
 /// Answers `GET /api/v1/repos`.
 pub(super) async fn list(app: Arc<App>, caller: Caller) -> Result<Json<RepoList>, ApiError> {
-    let hosts = app.registry.hosts();
+    let hosts = app.context.config.now().upstreams.keys().cloned().collect();
     let read = move || {
         let mut repositories = app.repositories()?;
         repositories.retain(|repo, _| may_read(&app, &caller, repo));
@@ -59,7 +59,7 @@ fn unless_away(
 
 /// Answers `GET /api/v1/repos/{repo}`.
 pub(super) async fn one(app: Arc<App>, repo: RepoName) -> Result<Json<RepoDetail>, ApiError> {
-    app.registry.check(&repo)?;
+    app.context.check(&repo)?;
     let repository = app.registry.find(&repo);
     let status = repository.as_ref().map(|repository| repository.status());
     let refs = match &repository {
@@ -97,7 +97,7 @@ async fn refs(app: &App, repository: &Arc<Repository>) -> Option<RefsStatus> {
     if status.state != MirrorState::Ready {
         return None;
     }
-    let (named, is_cut) = app.registry.refs(repository, MAX_REFS).await.ok()?;
+    let (named, is_cut) = app.reader.refs(repository, MAX_REFS).await.ok()?;
     Some(RefsStatus {
         head: status.head,
         named,

@@ -21,17 +21,23 @@ use super::route::{ParsedUrl, RepoResource, Route, UrlError, is_read};
 use super::{admin, bundle, ensure_refs, health, metrics, observe, repos, snapshots, status};
 use crate::auth::Access;
 use crate::readiness::Lifecycle;
-use crate::repository::Registry;
+use crate::repository::{Bundles, Context, LfsRuns, MirrorReader, Registry};
 use crate::store::Store;
 
 /// Builds the router. It has no table of paths: `observe` parses each URL into a [`Route`].
 pub(crate) fn router(
-    registry: Arc<Registry>,
+    (context, registry, lfs): (Arc<Context>, Arc<Registry>, Arc<LfsRuns>),
     store: Store,
     (access, lifecycle): (Access, Arc<Lifecycle>),
 ) -> Router {
+    let reader = MirrorReader::new(Arc::clone(&context));
+    let git = GitServer::new(Arc::clone(&context), Arc::clone(&registry));
     let app = Arc::new(App {
-        git: Arc::new(GitServer::new(&registry)),
+        git: Arc::new(git),
+        bundles: Bundles::new(Arc::clone(&context), Arc::clone(&reader)),
+        reader,
+        lfs,
+        context,
         body_budget: ensure_refs::body_budget(),
         registry,
         catalog: Arc::new(Catalog::new(store.clone())),
@@ -101,7 +107,7 @@ async fn of_resource(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let client = client(&parts);
-    app.registry.check(&repo)?;
+    app.context.check(&repo)?;
     app.registry.note_use(&repo);
     let is_read = is_read(&parts.method);
     let request = ArchiveRequest {

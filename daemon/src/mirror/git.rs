@@ -259,11 +259,14 @@ impl GitCommand {
 
     /// Starts the command and returns a reader of its output. Input must be nothing or a file.
     pub(crate) fn reader(self) -> Result<GitReader, GitError> {
-        let (git, command, limit) = (self.git.clone(), self.subcommand.clone(), self.time_limit);
-        // tokio can start a process only within a runtime.
-        let _runtime = git.runtime.enter();
-        let stream = self.stream()?;
-        Ok(GitReader::new(git.clone(), (command, stream), limit))
+        let (runtime, stop) = (self.git.runtime.clone(), self.git.stop.clone());
+        let (command, limit) = (self.subcommand.clone(), self.time_limit);
+        let stream = {
+            // tokio can start a process only within a runtime.
+            let _runtime = runtime.enter();
+            self.stream()?
+        };
+        Ok(GitReader::new((runtime, stop), (command, stream), limit))
     }
 
     /// Runs the command. Blocks the thread, which must not be one of the runtime's own.

@@ -4,14 +4,17 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::{Git, GitError, GitStream};
+use super::{GitError, GitStream};
 
 /// A reader of git's output. Its I/O errors contain a [`GitError`]. Dropping it kills git.
 #[derive(Debug)]
 pub(crate) struct GitReader {
-    git: Git,
+    runtime: Handle,
+    stop: CancellationToken,
     stream: GitStream,
     block: Bytes,
     command: String,
@@ -20,10 +23,15 @@ pub(crate) struct GitReader {
 }
 
 impl GitReader {
-    /// Creates a reader of `stream`, whose process may run for `limit`.
-    pub(super) fn new(git: Git, (command, stream): (String, GitStream), limit: Duration) -> Self {
+    /// Creates a reader of `stream`, whose process may run for `limit` and until `stop`.
+    pub(super) fn new(
+        (runtime, stop): (Handle, CancellationToken),
+        (command, stream): (String, GitStream),
+        limit: Duration,
+    ) -> Self {
         Self {
-            git,
+            runtime,
+            stop,
             stream,
             block: Bytes::new(),
             command,
@@ -33,9 +41,9 @@ impl GitReader {
     }
 
     fn next_block(&mut self) -> Result<Option<Bytes>, GitError> {
-        let (git, command) = (self.git.clone(), || self.command.clone());
+        let command = || self.command.clone();
         let next = tokio::time::timeout_at(self.deadline, self.stream.next());
-        match git.wait_for(git.unless_stopping(next)) {
+        match self.runtime.block_on(self.stop.run_until_cancelled(next)) {
             None => Err(GitError::Stopped { command: command() }),
             Some(Err(_)) => Err(GitError::TimedOut {
                 command: command(),

@@ -7,13 +7,16 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use cachewfs_format::{Digest, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use super::{Registry, Repository, RepositoryError};
+use super::RepositoryError;
+use super::contents::MirrorReader;
+use super::context::Context;
+use super::handle::Repository;
 use crate::mirror::{BundleRef, Git, GitError, MirrorError, has_commit, refs_beyond, write_bundle};
 
 /// At most this many bundles are written at once. Each uses all processors for a while.
@@ -45,6 +48,8 @@ type BundleResult = Option<Result<(), RepositoryError>>;
 /// The bundles on disk, and the bundles that are being written.
 #[derive(Debug)]
 pub(crate) struct Bundles {
+    context: Arc<Context>,
+    reader: Arc<MirrorReader>,
     directory: PathBuf,
     permits: Semaphore,
     running: Mutex<HashMap<Digest, watch::Receiver<BundleResult>>>,
@@ -69,14 +74,17 @@ impl BundleOrder {
 }
 
 impl Bundles {
-    /// Creates an empty set. The daemon empties `directory` at its start, and the first bundle
+    /// Creates an empty set. The daemon empties the directory at its start, and the first bundle
     /// creates it.
-    pub(crate) fn new(directory: PathBuf) -> Self {
-        Self {
+    pub(crate) fn new(context: Arc<Context>, reader: Arc<MirrorReader>) -> Arc<Self> {
+        let directory = context.config.now().data_dir.bundles();
+        Arc::new(Self {
+            context,
+            reader,
             directory,
             permits: Semaphore::new(MAX_RUNNING),
             running: Mutex::default(),
-        }
+        })
     }
 
     fn open(&self, key: &Digest) -> Result<Option<BundleFile>, RepositoryError> {
@@ -95,13 +103,9 @@ impl Bundles {
     }
 
     /// Writes a bundle. Blocks the thread.
-    fn write(
-        &self,
-        git: &Git,
-        order: &BundleOrder,
-        limit: Duration,
-    ) -> Result<(), RepositoryError> {
-        let directory = &self.directory;
+    fn write(&self, order: &BundleOrder) -> Result<(), RepositoryError> {
+        let (git, directory) = (&self.context.git, &self.directory);
+        let limit = self.context.config.now().git.fetch_timeout;
         fs::create_dir_all(directory).map_err(io(directory))?;
         let new = tempfile::NamedTempFile::new_in(directory).map_err(io(directory))?;
         let file = new.reopen().map_err(io(new.path()))?;
@@ -111,16 +115,14 @@ impl Bundles {
         new.persist(&path).map_err(|error| io(&path)(error.error))?;
         evict(directory, (MAX_KEPT, MAX_KEPT_LEN)).map_err(io(directory))
     }
-}
 
-impl Registry {
     /// Returns the bundle that brings a clone at `base` up to date. The clone also has the objects
     /// in `known`. The mirror must be ready.
     ///
     /// Answers [`Bundle::UpToDate`] or [`Bundle::UnknownBase`] only after a check of upstream that
     /// began after this call: the clone may have heard of a push that the mirror hasn't fetched
     /// yet.
-    pub(crate) async fn bundle(
+    pub(crate) async fn get(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
         base: ObjectId,
@@ -136,7 +138,7 @@ impl Registry {
                 }
                 refs_beyond(git, mirror, base, &known).map(Some)
             };
-            match self.query(repository, select).await? {
+            match self.reader.query(repository, select).await? {
                 Some(refs) if !refs.is_empty() => {
                     let repository = Arc::clone(repository);
                     let order = BundleOrder {
@@ -144,7 +146,7 @@ impl Registry {
                         base,
                         refs,
                     };
-                    match self.write_bundle(order).await {
+                    match self.open_or_write(order).await {
                         // A ref may have been deleted after it was listed. The second try lists
                         // anew.
                         Err(RepositoryError::Mirror(_)) if !is_second => is_second = true,
@@ -156,36 +158,32 @@ impl Registry {
                 None if is_checked => return Ok(Bundle::UnknownBase),
                 _ => {}
             }
-            self.check_upstream(repository).await?;
+            self.reader.check_upstream(repository).await?;
             is_checked = true;
         }
     }
 
-    async fn write_bundle(
+    async fn open_or_write(
         self: &Arc<Self>,
         order: BundleOrder,
     ) -> Result<BundleFile, RepositoryError> {
         let key = order.key();
-        if let Some(file) = self.bundles.open(&key)? {
+        if let Some(file) = self.open(&key)? {
             return Ok(file);
         }
-        let mut written = self.begin_bundle(key, order);
+        let mut written = self.begin(key, order);
         let written = written.wait_for(Option::is_some).await;
         let written = written.map_err(|_| RepositoryError::Stopping)?.clone();
         written.unwrap_or(Err(RepositoryError::Stopping))?;
         // Many other bundles were requested within moments, so that this one was evicted.
-        self.bundles.open(&key)?.ok_or(RepositoryError::Busy)
+        self.open(&key)?.ok_or(RepositoryError::Busy)
     }
 
     /// Starts the task that writes a bundle, unless it runs already. Returns its result to wait
     /// for.
-    fn begin_bundle(
-        self: &Arc<Self>,
-        key: Digest,
-        order: BundleOrder,
-    ) -> watch::Receiver<BundleResult> {
+    fn begin(self: &Arc<Self>, key: Digest, order: BundleOrder) -> watch::Receiver<BundleResult> {
         // Look-up and insertion under one lock, so that two requests never start two tasks.
-        let lock = |bundles: &Bundles| {
+        let lock = |bundles: &Self| {
             let mut running = bundles.running.lock();
             if let Some(written) = running.get(&key) {
                 return Err(written.clone());
@@ -194,14 +192,14 @@ impl Registry {
             running.insert(key, receiver.clone());
             Ok((sender, receiver))
         };
-        let (sender, receiver) = match lock(&self.bundles) {
+        let (sender, receiver) = match lock(self) {
             Ok(begun) => begun,
             Err(running) => return running,
         };
-        let registry = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let outcome = registry.run_bundle(order).await;
-            let mut running = registry.bundles.running.lock();
+        let bundles = Arc::clone(self);
+        self.context.tasks.spawn(async move {
+            let outcome = bundles.run(order).await;
+            let mut running = bundles.running.lock();
             // Removed before the result is sent: a request that comes later finds the file on disk.
             running.remove(&key);
             drop(running);
@@ -210,12 +208,11 @@ impl Registry {
         receiver
     }
 
-    async fn run_bundle(self: &Arc<Self>, order: BundleOrder) -> Result<(), RepositoryError> {
-        let permit = self.bundles.permits.acquire().await;
+    async fn run(self: &Arc<Self>, order: BundleOrder) -> Result<(), RepositoryError> {
+        let permit = self.permits.acquire().await;
         let _permit = permit.map_err(|_| RepositoryError::Stopping)?;
-        let registry = Arc::clone(self);
-        let limit = self.config.now().git.fetch_timeout;
-        let write = move || registry.bundles.write(&registry.git, &order, limit);
+        let bundles = Arc::clone(self);
+        let write = move || bundles.write(&order);
         let written = tokio::task::spawn_blocking(write).await;
         written.map_err(|_| RepositoryError::Stopping)?
     }
@@ -257,6 +254,8 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> RepositoryError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -6,9 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_format::ObjectId;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Freshness, MirrorState, Registry, Repository, RepositoryError};
+use super::checks::Freshness;
+use super::context::Context;
+use super::handle::Repository;
+use super::{MirrorState, RepositoryError};
 use crate::mirror::{
     Git, GitError, RefName, first_refs, mirrored_namespaces, missing_objects, resolve_refs,
 };
@@ -39,7 +43,25 @@ impl Contents {
     }
 }
 
-impl Registry {
+/// At most this many requests read mirrors at once, each with a git process. They take
+/// milliseconds, so more at once would only slow each other down.
+const MAX_QUERIES: usize = 16;
+
+/// The reader of mirrors, for requests of clients.
+#[derive(Debug)]
+pub(crate) struct MirrorReader {
+    context: Arc<Context>,
+    permits: Semaphore,
+}
+
+impl MirrorReader {
+    pub(crate) fn new(context: Arc<Context>) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            permits: Semaphore::new(MAX_QUERIES),
+        })
+    }
+
     /// Looks up `wanted` in the mirror. If something is missing, checks upstream and looks again.
     /// Also returns whether upstream was checked. The mirror must be ready.
     pub(crate) async fn ensure(
@@ -74,7 +96,7 @@ impl Registry {
             }
             // The backoff is over, so it may be tried again, but not once for each request:
             // `fresh_within` shares one try among all requests of the interval.
-            let interval = self.config.now().ref_check_interval;
+            let interval = self.context.config.now().ref_check_interval;
             if repository.fresh_within(interval).await? == Freshness::Fresh {
                 return Ok(true);
             }
@@ -106,7 +128,7 @@ impl Registry {
 
     /// Returns how long a request waits for a running update.
     fn longest_update(&self) -> Duration {
-        let limits = &self.config.now().git;
+        let limits = &self.context.config.now().git;
         limits.fetch_timeout + limits.ls_remote_timeout
     }
 
@@ -117,7 +139,7 @@ impl Registry {
         repository: &Arc<Repository>,
         max: usize,
     ) -> Result<(BTreeMap<String, ObjectId>, bool), RepositoryError> {
-        let config = self.config.now();
+        let config = self.context.config.now();
         let look = move |git: &Git, mirror: &Path| {
             first_refs(git, mirror, mirrored_namespaces(&config.namespaces), max)
         };
@@ -146,9 +168,9 @@ impl Registry {
         repository: &Arc<Repository>,
         look: impl FnOnce(&Git, &Path) -> Result<T, GitError> + Send + 'static,
     ) -> Result<T, RepositoryError> {
-        let turn = self.query_permits.acquire().await;
+        let turn = self.permits.acquire().await;
         let _turn = turn.map_err(|_| RepositoryError::Stopping)?;
-        let (git, repository) = (self.git.clone(), Arc::clone(repository));
+        let (git, repository) = (self.context.git.clone(), Arc::clone(repository));
         let found = tokio::task::spawn_blocking(move || look(&git, &repository.mirror)).await;
         let found = found.map_err(|_| RepositoryError::Stopping)?;
         found.map_err(|error| RepositoryError::Mirror(Arc::new(error.into())))

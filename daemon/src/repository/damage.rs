@@ -10,16 +10,16 @@
 //! update or publish. Recreating the mirror costs upstream or the store a whole copy, so it is
 //! the last resort.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::RepositoryError;
+use super::context::Context;
+use super::examination::LastExamination;
 use super::handle::Repository;
-use super::registry::Registry;
 use super::worker::Worker;
-use super::{MirrorState, RepositoryError};
 use crate::base::chain;
 use crate::mirror::{
     ExamineError, Finding, GitError, MirrorError, drop_broken_refs, examine, is_disk_full,
@@ -29,24 +29,6 @@ use crate::publish::PublishError;
 /// How long after a mirror was recreated it is not recreated again. If it is damaged again so
 /// soon, recreating it doesn't help, and upstream must not have to send everything repeatedly.
 const MIN_RECREATE_INTERVAL: Duration = Duration::from_hours(1);
-/// How long after an examination there is no other one, as a multiple of its duration. Examinations
-/// thus take at most a twentieth of the time. To examine a very large mirror takes minutes.
-const PAUSE_FACTOR: u32 = 20;
-/// An examination that takes at most this long needs no pause: failed runs have their own backoff.
-const SHORT_EXAMINATION: Duration = Duration::from_secs(1);
-
-/// The end and the duration of an examination.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LastExamination {
-    ended: Instant,
-    took: Duration,
-}
-
-impl LastExamination {
-    fn is_recent(&self) -> bool {
-        self.took > SHORT_EXAMINATION && self.ended.elapsed() < self.took * PAUSE_FACTOR
-    }
-}
 
 /// Returns whether a damaged mirror may be the cause of `error`.
 fn may_be_damage(error: &RepositoryError) -> bool {
@@ -122,21 +104,18 @@ impl Worker {
         let Ok(_turn) = self.unless_stopping(self.publish_turn(&[])).await else {
             return false;
         };
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let (context, repository) = (Arc::clone(&self.context), Arc::clone(&self.repository));
         let look = move || {
-            let git = registry.git.stopped_by(registry.stop.clone());
+            let git = context.git.stopped_by(context.stop.clone());
             examine(
                 &git,
                 &repository.mirror,
-                registry.config.now().git.pack_timeout,
+                context.config.now().git.pack_timeout,
             )
         };
         let began = Instant::now();
         let looked = tokio::task::spawn_blocking(look).await;
-        self.examined = Some(LastExamination {
-            ended: Instant::now(),
-            took: began.elapsed(),
-        });
+        self.examined = Some(LastExamination::since(began));
         let repo = &self.repository.name;
         let error = chain(error);
         match looked {
@@ -173,7 +152,7 @@ impl Worker {
     /// Such a ref alone is no reason to recreate the mirror. The examination that follows finds
     /// out whether other refs need the missing objects, too.
     async fn drop_broken_refs_of_mirror(&self, error: &RepositoryError) -> bool {
-        let (git, mirror) = (self.registry.git.clone(), self.repository.mirror.clone());
+        let (git, mirror) = (self.context.git.clone(), self.repository.mirror.clone());
         let drop_them = move || drop_broken_refs(&git, &mirror);
         match tokio::task::spawn_blocking(drop_them).await {
             Ok(Ok(dropped)) if !dropped.is_empty() => {
@@ -207,8 +186,8 @@ impl Worker {
             );
             return false;
         }
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
-        let done = tokio::task::spawn_blocking(move || set_aside(&registry, &repository)).await;
+        let (context, repository) = (Arc::clone(&self.context), Arc::clone(&self.repository));
+        let done = tokio::task::spawn_blocking(move || set_aside(&context, &repository)).await;
         match done {
             Ok(Ok(())) => {
                 warn!(%repo, "Set the damaged mirror of {repo} aside; recreating it");
@@ -225,17 +204,8 @@ impl Worker {
 }
 
 /// Moves the mirror, or its remains, into `tmp` and deletes it.
-pub(super) fn set_aside(registry: &Registry, repository: &Repository) -> std::io::Result<()> {
-    let tmp = registry.config.now().data_dir.tmp();
-    let aside = tempfile::Builder::new()
-        .prefix("damaged-")
-        .tempdir_in(&tmp)?;
-    // Renamed first: deleting takes long, and a half-deleted mirror must not look like a mirror.
-    match std::fs::rename(&repository.mirror, aside.path().join("mirror.git")) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    repository.change_status(|status| status.state = MirrorState::Empty);
+pub(super) fn set_aside(context: &Context, repository: &Repository) -> std::io::Result<()> {
+    let aside = repository.take_mirror_away(&context.config.now().data_dir.tmp())?;
     // If deleting fails, the next start deletes the rest.
     aside.close().ok();
     Ok(())
@@ -277,19 +247,5 @@ mod tests {
         assert!(!may_be_damage(&publish(PublishError::Git(full))));
         assert!(!may_be_damage(&publish(PublishError::RepositoryEmpty)));
         assert!(!may_be_damage(&RepositoryError::Busy));
-    }
-
-    #[test]
-    fn examinations_take_at_most_a_twentieth_of_the_time() {
-        let examined = |took: u64, ago: u64| LastExamination {
-            ended: Instant::now()
-                .checked_sub(Duration::from_secs(ago))
-                .unwrap(),
-            took: Duration::from_secs(took),
-        };
-
-        assert!(examined(6, 110).is_recent());
-        assert!(!examined(6, 130).is_recent());
-        assert!(!examined(1, 0).is_recent());
     }
 }

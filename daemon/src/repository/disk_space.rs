@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cachewfs_format::RepoName;
 use tracing::info;
 
-use super::registry::Registry;
+use super::context::Context;
 use crate::base::chain;
 use crate::mirror::is_disk_full;
 
@@ -20,7 +20,7 @@ pub(super) enum EvictedCopies {
     All,
 }
 
-impl Registry {
+impl Context {
     /// Evicts copies if a job failed because the disk is full: half of them the first time, all the
     /// second. Returns whether the job should be retried.
     pub(super) async fn make_room(
@@ -43,10 +43,10 @@ impl Registry {
         } else {
             EvictedCopies::Half
         };
-        let registry = Arc::clone(self);
+        let context = Arc::clone(self);
         let make = move || {
-            let config = registry.config.now();
-            let store = registry.publisher.store();
+            let config = context.config.now();
+            let store = context.publisher.store();
             store.make_room(config.data_dir.path(), all)
         };
         let has_room = tokio::task::spawn_blocking(make).await.unwrap_or(false);

@@ -16,95 +16,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout_at;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
-use super::{MirrorState, Repository, RepositoryError};
-use crate::config::LiveConfig;
-use crate::mirror::{Git, is_current, list_upstream};
+use super::checks::{CheckOutcome, CheckPhase, Freshness, RunningCheck};
+use super::handle::Repository;
+use super::{MirrorState, RepositoryError};
+use crate::mirror::{is_current, list_upstream};
 use crate::traces::{check_span, end_job};
-
-/// The state of a mirror compared with upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freshness {
-    /// A recent enough check or update found the mirror equal to upstream.
-    Fresh,
-    /// Upstream has changed, and the update takes longer than a request can wait: much is fetched,
-    /// or the task is publishing.
-    Behind,
-}
-
-type CheckOutcome = Result<Freshness, RepositoryError>;
-
-/// The phase of a running check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CheckPhase {
-    Asking,
-    /// A ref differed, and the repository's task was asked for an update.
-    Updating,
-    Ended,
-}
-
-/// The daemon's parts that a check needs.
-#[derive(Debug)]
-pub(super) struct Checker {
-    pub(super) config: Arc<LiveConfig>,
-    pub(super) git: Git,
-    /// The permits of the upstream host, shared by its repositories.
-    pub(super) permits: Arc<Semaphore>,
-    pub(super) tasks: TaskTracker,
-    /// Cancelled when the daemon stops.
-    pub(super) stop: CancellationToken,
-}
-
-/// The checks of one repository.
-#[derive(Debug)]
-pub(super) struct Checks {
-    checker: Checker,
-    known: Mutex<CheckState>,
-}
-
-#[derive(Debug, Default)]
-struct CheckState {
-    /// When the last check or update began, and its result.
-    last: Option<(Instant, CheckOutcome)>,
-    /// When the last successful check or update began.
-    last_success: Option<Instant>,
-    running: Option<RunningCheck>,
-    /// When the daemon last heard that upstream has changed. Checks that began earlier don't count.
-    changed: Option<Instant>,
-}
-
-#[derive(Clone, Debug)]
-struct RunningCheck {
-    began: Instant,
-    phase: watch::Receiver<CheckPhase>,
-}
-
-impl Checks {
-    pub(super) fn new(checker: Checker) -> Self {
-        Self {
-            checker,
-            known: Mutex::default(),
-        }
-    }
-
-    /// Notes the result of a check or an update that began at `began`.
-    pub(super) fn note(&self, began: Instant, outcome: CheckOutcome) {
-        let mut known = self.known.lock();
-        if outcome.is_ok() {
-            known.last_success = known.last_success.max(Some(began));
-        }
-        // A slow check may end after an update that began later: its result is outdated then.
-        if known.last.as_ref().is_none_or(|(last, _)| *last <= began) {
-            known.last = Some((began, outcome));
-        }
-    }
-}
 
 impl Repository {
     /// Makes sure that a check or an update began at most `max_age` ago. If `max_age` is zero, it
@@ -121,7 +41,7 @@ impl Repository {
                 Ok(outcome) => return outcome,
                 Err(running) => running,
             };
-            let deadline = running.began + self.checks.checker.config.now().ref_check_timeout;
+            let deadline = running.began + self.checks.context.config.now().ref_check_timeout;
             let has_ended = |phase: &CheckPhase| *phase == CheckPhase::Ended;
             match timeout_at(deadline.into(), running.phase.wait_for(has_ended)).await {
                 Ok(Ok(_)) => continue,
@@ -143,7 +63,7 @@ impl Repository {
     /// Starts a check in the background, unless one began within `ref_check_interval`. If upstream
     /// has changed, the update is also published. Returns whether a check is running.
     pub(crate) fn revalidate(self: &Arc<Self>) -> bool {
-        let max_age = self.checks.checker.config.now().ref_check_interval;
+        let max_age = self.checks.context.config.now().ref_check_interval;
         let oldest = Instant::now().checked_sub(max_age);
         let oldest = oldest.max(self.checks.known.lock().changed);
         self.recent_or_running(oldest).is_err()
@@ -183,10 +103,10 @@ impl Repository {
         let repository = Arc::clone(self);
         // Waiters may leave before the check ends, so their span can't be its parent.
         let span = check_span(self.name.as_str());
-        self.checks.checker.tasks.spawn(async move {
+        self.checks.context.tasks.spawn(async move {
             // `stop` ends the check: an upstream that hangs must not delay the daemon's end.
             let outcome = tokio::select! {
-                () = repository.checks.checker.stop.cancelled() => Err(RepositoryError::Stopping),
+                () = repository.checks.context.stop.cancelled() => Err(RepositoryError::Stopping),
                 outcome = repository.check_upstream(&sender).instrument(span.clone()) => outcome,
             };
             end_check(&span, &outcome);
@@ -198,11 +118,11 @@ impl Repository {
     }
 
     async fn check_upstream(self: &Arc<Self>, phase: &watch::Sender<CheckPhase>) -> CheckOutcome {
-        let checker = &self.checks.checker;
+        let context = &self.checks.context;
         if self.status().state == MirrorState::Ready {
-            let permit = Arc::clone(&checker.permits).acquire_owned().await;
+            let permit = Arc::clone(&self.checks.permits).acquire_owned().await;
             let _permit = permit.map_err(|_| RepositoryError::Stopping)?;
-            let (git, config) = (checker.git.clone(), checker.config.now());
+            let (git, config) = (context.git.clone(), context.config.now());
             let repository = Arc::clone(self);
             let compare = move || {
                 let what = (repository.mirror.as_path(), &config.namespaces[..]);

@@ -1,25 +1,26 @@
 //! The handle of a repository: its status, and requests to its task.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cachewfs_format::RepoName;
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::freshness::Checks;
-use super::lfs::Lfs;
-use super::removal::{Snapshots, used_at};
-use super::worker::TaskRequest;
-use super::{RepositoryError, Status};
+use super::checks::Checks;
+use super::last_use::used_at;
+use super::lfs_state::Lfs;
+use super::request::{RunOutcome, Snapshots, TaskRequest};
+use super::{MirrorState, RepositoryError, Status};
 use crate::base::seconds_since_epoch;
 use crate::mirror::Upstream;
-use crate::publish::{BuildFeed, PublishOutcome};
+use crate::publish::BuildFeed;
 use crate::traces::{Cause, FirstCause};
-
-pub(super) type RunOutcome = Result<PublishOutcome, RepositoryError>;
 
 /// A repository that a task works on, as all other parts of the daemon see it.
 #[derive(Debug)]
@@ -80,6 +81,22 @@ impl Repository {
     /// ready.
     pub(crate) fn mirror_path(&self) -> PathBuf {
         self.mirror.clone()
+    }
+
+    /// Moves the mirror, if there is one, into a new directory below `tmp`. Dropping that directory
+    /// deletes it.
+    pub(super) fn take_mirror_away(&self, tmp: &Path) -> io::Result<TempDir> {
+        let away = tempfile::Builder::new()
+            .prefix("removed-")
+            .tempdir_in(tmp)?;
+        // Renamed, not deleted here: deleting takes long, and a half-deleted mirror must not look
+        // like a mirror.
+        match fs::rename(&self.mirror, away.path().join("mirror.git")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.change_status(|status| status.state = MirrorState::Empty);
+        Ok(away)
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use tracing::{Instrument as _, Span, info, warn};
 
+use super::context::Context;
 use super::damage::set_aside;
 use super::disk_space::EvictedCopies;
 use super::handle::Repository;
-use super::registry::Registry;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
 use crate::base::chain;
@@ -36,15 +36,15 @@ impl Worker {
     }
 
     async fn update_once(&mut self) -> Result<(), RepositoryError> {
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let (context, repository) = (Arc::clone(&self.context), Arc::clone(&self.repository));
         // `true` until the job ends well: if it fails or panics, a killed git may have left locks.
         let sweep = std::mem::replace(&mut self.may_have_locks, true);
         let result = in_span(move || {
-            let (config, mirror) = (registry.config.now(), &repository.mirror);
+            let (config, mirror) = (context.config.now(), &repository.mirror);
             let mut is_current = false;
             let mut limits = config.git.clone();
             if !is_mirror(mirror) {
-                is_current = create_or_restore_mirror(&registry, &repository)?;
+                is_current = create_or_restore_mirror(&context, &repository)?;
                 limits = limits.for_first_update();
             } else if sweep {
                 sweep_mirror(mirror)?;
@@ -52,20 +52,20 @@ impl Worker {
             if !is_current {
                 let what = (mirror.as_path(), &config.namespaces[..]);
                 let upstream = repository.upstream();
-                match update(&registry.git, &upstream, what, &limits) {
+                match update(&context.git, &upstream, what, &limits) {
                     // git gave the clone of an empty upstream its own object format. If upstream
                     // uses the other format by now, the fetch fails: clone again, nothing is lost.
                     Err(MirrorError::Upstream { is_answering, .. })
                         if is_answering && is_empty_mirror(mirror) =>
                     {
-                        if !create_or_restore_mirror(&registry, &repository)? {
-                            update(&registry.git, &upstream, what, &limits)?;
+                        if !create_or_restore_mirror(&context, &repository)? {
+                            update(&context.git, &upstream, what, &limits)?;
                         }
                     }
                     updated => updated?,
                 }
             }
-            let head = head_commit(&registry.git, mirror)?;
+            let head = head_commit(&context.git, mirror)?;
             repository.change_status(|status| status.mirror_is_fresh(head));
             Ok(())
         });
@@ -96,14 +96,14 @@ impl Worker {
     ) -> bool {
         let Err(error) = ended else { return false };
         let repo = &self.repository.name;
-        self.registry.make_room(repo, error, evicted).await
+        self.context.make_room(repo, error, evicted).await
     }
 
     async fn publish_once(
         &mut self,
         order: PublishOptions,
     ) -> Result<Attempt<PublishOutcome>, RepositoryError> {
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let (context, repository) = (Arc::clone(&self.context), Arc::clone(&self.repository));
         let sweep = self.may_have_locks;
         let result = in_span(move || {
             let Repository {
@@ -113,7 +113,7 @@ impl Worker {
                 // A publish that failed on a full disk left temporary files, which use space.
                 sweep_mirror(mirror).map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
             }
-            registry
+            context
                 .publisher
                 .publish(name, (&repository.upstream(), mirror), (order, feed))
                 .map_err(|error| RepositoryError::Publish(Arc::new(error)))
@@ -125,9 +125,9 @@ impl Worker {
 
     /// Repacks and indexes the mirror if needed. A failure is logged, and doesn't fail the run.
     pub(super) async fn maintain(&mut self) {
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let (context, repository) = (Arc::clone(&self.context), Arc::clone(&self.repository));
         let last = self.repacked_at.map(|at| at.elapsed());
-        let due = needed_maintenance(&repository.mirror, &registry.config.now().mirrors, last);
+        let due = needed_maintenance(&repository.mirror, &context.config.now().mirrors, last);
         let due = match due {
             Ok(Some(due)) => due,
             Ok(None) => return,
@@ -141,15 +141,13 @@ impl Worker {
         };
         let job = self.start(job, &Cause::default());
         let work = move || {
-            let git = registry.git.stopped_by(registry.stop.clone());
-            maintain(&git, &repository.mirror, due, &registry.config.now().git)
+            let git = context.git.stopped_by(context.stop.clone());
+            maintain(&git, &repository.mirror, due, &context.config.now().git)
         };
         let done = in_span(work).instrument(job.span()).await;
         job.end(match &done {
             Ok(Ok(())) => JobEnd::Done,
-            Ok(Err(_)) if self.registry.stop.is_cancelled() => {
-                JobEnd::Failed(FailureKind::Stopping)
-            }
+            Ok(Err(_)) if self.context.stop.is_cancelled() => JobEnd::Failed(FailureKind::Stopping),
             Ok(Err(MirrorError::Io { .. })) => JobEnd::Failed(FailureKind::Io),
             Ok(Err(_)) => JobEnd::Failed(FailureKind::Git),
             Err(_) => JobEnd::Failed(FailureKind::Other),
@@ -165,7 +163,7 @@ impl Worker {
     }
 
     fn note_maintenance_failure(&self, error: &MirrorError) {
-        if !self.registry.stop.is_cancelled() {
+        if !self.context.stop.is_cancelled() {
             let repo = &self.repository.name;
             warn!(%repo, error = chain(error), "Maintaining the mirror of {repo} failed");
         }
@@ -190,24 +188,24 @@ fn sweep_mirror(mirror: &Path) -> Result<(), MirrorError> {
 /// Creates the mirror: restores it from its snapshot in the store, or clones it if that fails.
 /// Returns whether it is as up to date as after an update.
 fn create_or_restore_mirror(
-    registry: &Registry,
+    context: &Context,
     repository: &Repository,
 ) -> Result<bool, MirrorError> {
-    let (config, upstream) = (registry.config.now(), repository.upstream());
+    let (config, upstream) = (context.config.now(), repository.upstream());
     let name = &repository.name;
     let mirror = &repository.mirror;
     if mirror.exists() {
         if !is_mirror(mirror) {
             warn!(repo = %name, "Removing the incomplete mirror of {name}");
         }
-        set_aside(registry, repository).map_err(|source| MirrorError::Io {
+        set_aside(context, repository).map_err(|source| MirrorError::Io {
             path: mirror.clone(),
             source,
         })?;
     }
     // An incomplete mirror is useless, so git is killed as soon as the daemon begins to stop.
-    let git = registry.git.stopped_by(registry.stop.clone());
-    let store = registry.publisher.store();
+    let git = context.git.stopped_by(context.stop.clone());
+    let store = context.publisher.store();
     let is_published = matches!(store.pointer(name), Ok(Some(_)));
     repository.change_status(|status| {
         status.state = if is_published {

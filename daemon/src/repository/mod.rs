@@ -3,37 +3,48 @@
 //!
 //! ```text
 //! HTTP ─► registry ─► handle ──────── requests ─────────► worker (the task) ─► jobs
-//!              └► freshness, contents, bundles            ├► schedule: when a job may run
-//!                 (read the mirror)                       ├► other_publish, disk_space, damage
+//!    └► freshness, contents, bundles, lfs                 ├► schedule: when a job may run
+//!       (read the mirror)                                 ├► waiting, disk_space, damage
 //!                                                         └► removal: the end of the mirror
+//! context   the parts of the daemon that all of these share
 //! ```
 //!
 //! The task is the only writer of its mirror. HTTP requests only read it: they send the task a
 //! request and wait for the result, so a client that disconnects stops no work.
 
 mod bundles;
+mod checks;
 mod contents;
+mod context;
 mod damage;
 mod disk_space;
-pub(crate) mod disk_usage;
+mod disk_usage;
 mod error;
+mod examination;
 mod freshness;
 mod handle;
 mod jobs;
+mod last_use;
 mod lfs;
+mod lfs_state;
 mod other_publish;
 mod registry;
 mod removal;
+mod repositories;
+mod request;
 mod schedule;
 mod status;
+mod waiting;
 mod worker;
 
-pub(crate) use bundles::Bundle;
-pub(crate) use contents::WantedContents;
+pub(crate) use bundles::{Bundle, Bundles};
+pub(crate) use checks::Freshness;
+pub(crate) use contents::{MirrorReader, WantedContents};
+pub(crate) use context::Context;
 pub(crate) use error::RepositoryError;
-pub(crate) use freshness::Freshness;
 pub(crate) use handle::Repository;
-pub(crate) use lfs::LfsState;
+pub(crate) use lfs::LfsRuns;
+pub(crate) use lfs_state::LfsState;
 pub(crate) use registry::Registry;
-pub(crate) use removal::Snapshots;
+pub(crate) use request::Snapshots;
 pub(crate) use status::{CurrentJob, MirrorState, RunFailure, Status};

@@ -3,33 +3,25 @@
 //! The snapshots stay in the store unless the operator says otherwise. If the repository is
 //! requested again, the mirror is restored from there.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tracing::{info, warn};
 
-use super::Repository;
-use super::registry::Registry;
-use super::worker::{TaskRequest, Worker};
-use super::{MirrorState, RepositoryError};
+use super::RepositoryError;
+use super::context::Context;
+use super::handle::Repository;
+use super::last_use::write_used_at;
+use super::repositories::Repositories;
+use super::request::{Snapshots, TaskRequest};
+use super::worker::Worker;
 use crate::base::{chain, seconds_since_epoch};
 use crate::mirror::{MirrorError, is_mirror};
 
-/// The file in a mirror whose modification time is the mirror's last use.
-const LAST_USE_FILE: &str = "cachewfs-used";
 /// At most this often the file is written, however many requests come.
 const USE_PERIOD: Duration = Duration::from_hours(1);
-
-/// Whether the snapshots in the store are deleted together with the mirror.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Snapshots {
-    Kept,
-    Deleted,
-}
 
 /// When a removal may go ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,25 +31,7 @@ enum RemovalCondition {
     Unused,
 }
 
-/// Returns when the mirror was last used, in seconds since the epoch. Returns now if the mirror has
-/// no such file.
-pub(super) fn used_at(mirror: &Path) -> u64 {
-    let modified = mirror
-        .join(LAST_USE_FILE)
-        .metadata()
-        .and_then(|used| used.modified());
-    let since = modified
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    since.map_or_else(seconds_since_epoch, |since| since.as_secs())
-}
-
 impl Worker {
-    /// Returns whether the mirror has been unused for as long as mirrors are kept.
-    fn is_unused(&self) -> bool {
-        self.registry.is_unused(&self.repository)
-    }
-
     /// Writes the time of the last use, if it is more than `period` later than the written one.
     pub(super) fn write_use(&mut self, period: Duration) {
         let used_at = self.repository.used_at();
@@ -65,11 +39,9 @@ impl Worker {
         if !is_news || !is_mirror(&self.repository.mirror) {
             return;
         }
-        let path = self.repository.mirror.join(LAST_USE_FILE);
-        let time = UNIX_EPOCH + Duration::from_secs(used_at);
-        match File::create(&path).and_then(|file| file.set_modified(time)) {
+        match write_used_at(&self.repository.mirror, used_at) {
             Ok(()) => self.written_use = used_at,
-            Err(error) => {
+            Err((path, error)) => {
                 warn!(%error, path = %path.display(), "Can't store the time at which a mirror was last used");
             }
         }
@@ -81,7 +53,7 @@ impl Worker {
 
     /// Removes the mirror if it is unused. Returns whether it did: then the task must end.
     pub(super) async fn remove_if_unused(&mut self) -> bool {
-        if !self.is_unused() {
+        if !is_unused(&self.context, &self.repository) {
             return false;
         }
         let name = self.repository.name.clone();
@@ -147,7 +119,8 @@ impl Worker {
         snapshots: Snapshots,
         condition: RemovalCondition,
     ) -> Result<bool, RepositoryError> {
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let (context, repository) = (Arc::clone(&self.context), Arc::clone(&self.repository));
+        let repositories = Arc::clone(&self.repositories);
         // A running LFS job would write new objects into the store while the snapshots are deleted.
         // So it is ended first, and its lock is held until the deletion is over.
         let lfs_has_ended = match snapshots {
@@ -159,10 +132,10 @@ impl Worker {
                 let path = path.to_owned();
                 |source| RepositoryError::Mirror(Arc::new(MirrorError::Io { path, source }))
             };
-            let store = registry.publisher.store();
-            let Some(removed) = registry
-                .move_mirror_away(&repository, condition)
-                .map_err(failed(&repository.mirror))?
+            let store = context.publisher.store();
+            let from = (&*repositories, &*repository);
+            let Some(removed) =
+                move_mirror_away(&context, from, condition).map_err(failed(&repository.mirror))?
             else {
                 return Ok(false);
             };
@@ -198,7 +171,7 @@ impl Worker {
                 request => request.answer(&Err(RepositoryError::Forgotten)),
             }
         }
-        let config = self.registry.config.now();
+        let config = self.context.config.now();
         self.repository.change_status(|status| {
             let error = RepositoryError::Forgotten;
             status.fail(error, config.fetch_interval, &config.mirrors);
@@ -206,36 +179,27 @@ impl Worker {
     }
 }
 
-impl Registry {
-    fn is_unused(&self, repository: &Repository) -> bool {
-        let limit = self.config.now().mirrors.remove_unused_after;
-        let unused = seconds_since_epoch().saturating_sub(repository.used_at());
-        !limit.is_zero() && unused >= limit.as_secs().max(1) && is_mirror(&repository.mirror)
-    }
+/// Returns whether the mirror has been unused for as long as mirrors are kept.
+fn is_unused(context: &Context, repository: &Repository) -> bool {
+    let limit = context.config.now().mirrors.remove_unused_after;
+    let unused = seconds_since_epoch().saturating_sub(repository.used_at());
+    !limit.is_zero() && unused >= limit.as_secs().max(1) && is_mirror(&repository.mirror)
+}
 
-    /// Moves the mirror into `tmp` and removes the repository from the registry. The next request
-    /// for it starts a new task.
-    fn move_mirror_away(
-        &self,
-        repository: &Repository,
-        condition: RemovalCondition,
-    ) -> std::io::Result<Option<TempDir>> {
-        let tmp = self.config.now().data_dir.tmp();
-        let removed = tempfile::Builder::new()
-            .prefix("removed-")
-            .tempdir_in(&tmp)?;
-        // Under this lock nobody can open the repository. So `condition` is checked, the mirror
-        // moved and the entry removed as one step: no new task can meet the old mirror.
-        let mut repositories = self.repositories.lock();
-        if condition == RemovalCondition::Unused && !self.is_unused(repository) {
-            return Ok(None);
-        }
-        match fs::rename(&repository.mirror, removed.path().join("mirror.git")) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        repositories.remove(&repository.name);
-        repository.change_status(|status| status.state = MirrorState::Empty);
-        Ok(Some(removed))
+/// Moves the mirror into `tmp` and takes the repository off the list. The next request for it
+/// starts a new task.
+fn move_mirror_away(
+    context: &Context,
+    (repositories, repository): (&Repositories, &Repository),
+    condition: RemovalCondition,
+) -> std::io::Result<Option<TempDir>> {
+    // Under this lock nobody can open the repository. So `condition` is checked, the mirror moved
+    // and the entry removed as one step: no new task can meet the old mirror.
+    let mut repositories = repositories.0.lock();
+    if condition == RemovalCondition::Unused && !is_unused(context, repository) {
+        return Ok(None);
     }
+    let removed = repository.take_mirror_away(&context.config.now().data_dir.tmp())?;
+    repositories.remove(&repository.name);
+    Ok(Some(removed))
 }

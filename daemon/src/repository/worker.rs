@@ -11,15 +11,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, info, warn};
 
-use super::Snapshots;
-use super::damage::LastExamination;
-use super::handle::{Repository, RunOutcome};
-use super::other_publish::WaitOutcome;
-use super::registry::Registry;
+use super::context::Context;
+use super::examination::LastExamination;
+use super::handle::Repository;
+use super::lfs::LfsRuns;
+use super::repositories::Repositories;
+use super::request::TaskRequest;
 use super::schedule::{JobKind, ScheduledJob, Turn, Urgency};
 use super::{Freshness, RepositoryError, Status};
 use crate::base::chain;
@@ -31,50 +32,20 @@ use crate::traces::Cause;
 /// At most this many times a publish is retried at once because another daemon published first.
 const MAX_OVERTAKEN: usize = 4;
 
-/// A request to the task of a repository. The task answers it at the end of the first run that
-/// begins after the request came.
-#[derive(Debug)]
-pub(super) enum TaskRequest {
-    /// An update, and the publish that follows it.
-    Publish(oneshot::Sender<RunOutcome>),
-    /// An update, and a publish that writes all packs anew.
-    LayOutAnew(oneshot::Sender<RunOutcome>),
-    /// Removes the mirror and ends the task; the snapshots are kept or deleted.
-    Forget(Snapshots, oneshot::Sender<Result<(), RepositoryError>>),
-    /// An update.
-    Update(oneshot::Sender<Result<(), RepositoryError>>),
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitOutcome {
+    /// The other daemon has published or gone, so the task must look at the store again.
+    Done,
+    /// The repository is to be forgotten.
+    Forgotten,
 }
 
-impl TaskRequest {
-    /// Returns whether this is an explicit request for work, which ignores a backoff. A request for
-    /// fresh data is not.
-    fn is_explicit(&self) -> bool {
-        match self {
-            Self::Publish(_) | Self::LayOutAnew(_) => true,
-            Self::Update(_) | Self::Forget(..) => false,
-        }
-    }
-
-    /// Returns whether this request ends the task.
-    pub(super) fn is_forget(&self) -> bool {
-        matches!(self, Self::Forget(..))
-    }
-
-    /// Sends the result of a run to the requester, who may have gone away.
-    pub(super) fn answer(self, outcome: &RunOutcome) {
-        match self {
-            Self::Publish(sender) | Self::LayOutAnew(sender) => {
-                drop(sender.send(outcome.clone()));
-            }
-            Self::Update(sender) | Self::Forget(_, sender) => {
-                drop(sender.send(outcome.clone().map(drop)));
-            }
-        }
-    }
-}
-
+/// The task of a repository.
 pub(super) struct Worker {
-    pub(super) registry: Arc<Registry>,
+    pub(super) context: Arc<Context>,
+    pub(super) repositories: Arc<Repositories>,
+    lfs: Arc<LfsRuns>,
     pub(super) repository: Arc<Repository>,
     pub(super) requests: mpsc::Receiver<TaskRequest>,
     /// Whether a killed git may have left locks.
@@ -90,13 +61,18 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    /// Creates the task of `repository`, which is in the list `repositories`.
     pub(super) fn new(
-        registry: Arc<Registry>,
+        context: Arc<Context>,
+        repositories: Arc<Repositories>,
+        lfs: Arc<LfsRuns>,
         repository: Arc<Repository>,
         requests: mpsc::Receiver<TaskRequest>,
     ) -> Self {
         Self {
-            registry,
+            context,
+            repositories,
+            lfs,
             repository,
             requests,
             may_have_locks: true,
@@ -108,11 +84,11 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self) {
-        let stop = self.registry.stop.clone();
-        let mut changes = self.registry.config.changes();
+        let stop = self.context.stop.clone();
+        let mut changes = self.context.config.changes();
         loop {
             // Each round: the configuration may have been reloaded since the last one.
-            match self.registry.check(&self.repository.name) {
+            match self.context.check(&self.repository.name) {
                 Ok(upstream) => self.repository.set_upstream(upstream),
                 Err(error) => return self.end_removed(&error),
             }
@@ -122,7 +98,7 @@ impl Worker {
                 () = stop.cancelled() => return self.write_use(Duration::ZERO),
                 Some(request) = self.requests.recv() => waiting.push(request),
                 Ok(()) = changes.changed() => {
-                    let interval = self.registry.config.now().fetch_interval;
+                    let interval = self.context.config.now().fetch_interval;
                     self.repository.change_status(|status| status.run_within(interval));
                     continue;
                 }
@@ -134,7 +110,7 @@ impl Worker {
                 return;
             }
             if waiting.is_empty() && self.is_unknown_and_unused() {
-                self.registry.forget(&self.repository.name);
+                self.repositories.forget(&self.repository.name);
                 return;
             }
             if let Some(error) = self.failure_in_backoff(&waiting) {
@@ -243,7 +219,7 @@ impl Worker {
         &mut self,
         waiting: &mut Vec<TaskRequest>,
     ) -> Result<Cause, RepositoryError> {
-        let stop = self.registry.stop.clone();
+        let stop = self.context.stop.clone();
         let job = self.wait(if is_mirror(&self.repository.mirror) {
             JobClass::Update
         } else {
@@ -311,25 +287,23 @@ impl Worker {
         });
         if let Ok(Attempt::Done(published)) = outcome {
             let is_explicit = waiting.iter().any(TaskRequest::is_explicit);
-            self.registry.lfs_after_publish(
-                &self.repository,
-                (published, is_explicit),
-                cause.clone(),
-            );
+            let published = (published, is_explicit);
+            self.lfs
+                .after_publish(&self.repository, published, cause.clone());
         }
         outcome
     }
 
     /// Waits for further pushes, so that a burst of pushes becomes one snapshot.
     async fn debounce(&self) {
-        sleep(self.registry.config.now().publish_delay).await;
+        sleep(self.context.config.now().publish_delay).await;
     }
 
     /// Notes that the task waits for a turn for a job.
     pub(super) fn wait(&self, class: JobClass) -> WaitingJob {
         self.repository
             .change_status(|status| status.begin(class, false));
-        WaitingJob::new(self.registry.metrics(), class)
+        WaitingJob::new(Arc::clone(&self.context.metrics), class)
     }
 
     /// Notes that the job's turn has come.
@@ -348,7 +322,7 @@ impl Worker {
         } else {
             JobKind::Clone
         };
-        let schedule = Arc::clone(&self.registry.schedule);
+        let schedule = Arc::clone(&self.context.schedule);
         if waiting.is_empty() {
             tokio::select! {
                 turn = schedule.turn(self.job(kind), Urgency::Periodic) => return turn,
@@ -365,7 +339,7 @@ impl Worker {
         } else {
             Urgency::Requested
         };
-        let schedule = &self.registry.schedule;
+        let schedule = &self.context.schedule;
         schedule.turn(self.job(JobKind::Publish), urgency).await
     }
 
@@ -381,7 +355,7 @@ impl Worker {
     ) -> Result<T, RepositoryError> {
         tokio::select! {
             biased;
-            () = self.registry.stop.cancelled() => Err(RepositoryError::Stopping),
+            () = self.context.stop.cancelled() => Err(RepositoryError::Stopping),
             waited = wait => Ok(waited),
         }
     }
@@ -391,7 +365,7 @@ impl Worker {
     fn end_removed(mut self, error: &RepositoryError) {
         let repo = &self.repository.name;
         info!(%repo, "Stopped mirroring {repo}: {error}");
-        self.registry.forget(repo);
+        self.repositories.forget(repo);
         while let Ok(request) = self.requests.try_recv() {
             request.answer(&Err(error.clone()));
         }
@@ -402,7 +376,7 @@ impl Worker {
         if let Err(error) = ended {
             warn!(%repo, error = chain(error), "Updating or publishing {repo} failed");
         }
-        let config = self.registry.config.now();
+        let config = self.context.config.now();
         let interval = config.fetch_interval;
         self.repository.change_status(|status| match ended {
             Ok(Some(published)) => status.succeed(*published, interval),

@@ -31,7 +31,7 @@ pub(in crate::http) async fn answer(
     target: GitTarget,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let upstream = server.registry.check(&target.repo)?;
+    let upstream = server.context.check(&target.repo)?;
     server.registry.note_use(&target.repo);
     let (parts, body) = request.into_parts();
     let client = client(&parts);

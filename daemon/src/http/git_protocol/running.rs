@@ -39,7 +39,7 @@ impl RunningUploadPack {
         let failed = |error| GitHttpError::Git(Arc::new(error));
         let permit = server.process_permit(client).await?;
         let upload_pack = UploadPack {
-            git: &server.git,
+            git: &server.context.git,
             config: &server.config().git,
             repository,
             protocol,

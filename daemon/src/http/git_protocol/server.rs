@@ -16,8 +16,7 @@ use crate::base::{Permit, Shares};
 use crate::config::Config;
 use crate::http::body_budget::BodyBudget;
 use crate::http::error::GitHttpError;
-use crate::mirror::Git;
-use crate::repository::Registry;
+use crate::repository::{Context, Registry};
 
 /// The budget for bodies on disk, as a multiple of the longest body that is allowed.
 const MAX_LONGEST_BODIES: u64 = 16;
@@ -25,12 +24,10 @@ const MAX_LONGEST_BODIES: u64 = 16;
 /// The state that all requests of git clients share.
 #[derive(Debug)]
 pub(in crate::http) struct GitServer {
+    pub(super) context: Arc<Context>,
     pub(super) registry: Arc<Registry>,
-    pub(super) git: Git,
     pub(super) tmp: PathBuf,
     pub(super) relay: Relay,
-    /// Follows no redirects by itself, so that it connects only to the URL that it is given.
-    pub(super) client: reqwest::Client,
     pub(super) shared: SharedAnswers,
     pub(in crate::http) counters: GitCounters,
     /// The budget for request bodies on disk.
@@ -66,23 +63,22 @@ impl GitCounters {
 }
 
 impl GitServer {
-    pub(in crate::http) fn new(registry: &Arc<Registry>) -> Self {
-        let config = registry.config();
+    pub(in crate::http) fn new(context: Arc<Context>, registry: Arc<Registry>) -> Self {
+        let config = context.config.now();
         let limits = &config.git_http;
         let max_body_bytes = limits.max_body_bytes.saturating_mul(MAX_LONGEST_BODIES);
         Self {
-            registry: Arc::clone(registry),
-            git: registry.git(),
             tmp: config.data_dir.tmp(),
             relay: Relay {
                 limits: AnswerLimits {
                     total: limits.answer_timeout,
                     idle: limits.idle_timeout,
                 },
-                tasks: registry.tasks(),
-                stop: registry.stop_token(),
+                tasks: context.tasks.clone(),
+                stop: context.stop.clone(),
             },
-            client: registry.client(),
+            context,
+            registry,
             shared: SharedAnswers::default(),
             counters: GitCounters::default(),
             body_budget: BodyBudget::new(max_body_bytes, body::HEAD_LEN as u64),
@@ -94,7 +90,7 @@ impl GitServer {
 
     /// Returns the configuration that is in force now.
     pub(super) fn config(&self) -> Arc<Config> {
-        self.registry.config()
+        self.context.config.now()
     }
 
     pub(super) fn body_limits(&self) -> body::BodyLimits {

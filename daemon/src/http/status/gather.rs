@@ -73,7 +73,7 @@ fn make(app: &App, known: &SnapshotReports) -> Report {
         described.failure.is_some() || described.lfs_failure.is_some()
     };
     let failing_total = failing.max(repositories.iter().filter(has_failure).count());
-    let disk = app.registry.disk();
+    let disk = &app.context.disk;
     let used = disk.used();
     Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -100,7 +100,7 @@ fn make(app: &App, known: &SnapshotReports) -> Report {
 }
 
 fn jobs(app: &App) -> Vec<JobsReport> {
-    let counts = app.registry.metrics().jobs.counts();
+    let counts = app.context.metrics.jobs.counts();
     let report = |(class, waiting, running): (crate::metrics::JobClass, i64, i64)| JobsReport {
         class: class.as_str(),
         waiting,
@@ -110,7 +110,7 @@ fn jobs(app: &App) -> Vec<JobsReport> {
 }
 
 fn traffic(app: &App) -> Vec<TrafficReport> {
-    let answered = app.registry.metrics().requests.answered();
+    let answered = app.context.metrics.requests.answered();
     let report = |of: crate::metrics::Answered| TrafficReport {
         name: of.class,
         requests: of.requests,

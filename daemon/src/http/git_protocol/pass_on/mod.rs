@@ -1,8 +1,12 @@
 //! Passes requests on to upstream. Nothing else in `http` sends HTTP requests to upstream.
 
+mod answers;
+mod head;
 mod request;
 mod shared;
 mod spool;
 
-pub(super) use request::{UpstreamRequest, build, pass_on};
-pub(super) use shared::{SharedAnswers, pass_on_shared};
+pub(super) use answers::SharedAnswers;
+pub(super) use head::build;
+pub(super) use request::{UpstreamRequest, pass_on};
+pub(super) use shared::pass_on_shared;

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::Response;
 use bytes::Bytes;
-use cachewfs_format::RepoName;
 use futures_util::{Stream, stream};
 use reqwest::Url;
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 use tracing::{Instrument as _, debug};
 
-use crate::http::error::{GitHttpError, MovedTo};
+use super::head::UpstreamHead;
+use crate::http::error::GitHttpError;
 use crate::http::git_protocol::body::ReceivedBody;
 use crate::http::git_protocol::headers;
 use crate::http::git_protocol::server::{GitCounters, GitServer};
@@ -55,15 +55,6 @@ enum RedirectPolicy {
     Followed,
     /// The client is redirected to the same repository under the other spelling below this daemon.
     Translated,
-}
-
-/// The head of upstream's answer, as it is passed back to the client.
-#[derive(Clone, Debug)]
-pub(in crate::http::git_protocol) struct UpstreamHead {
-    status: StatusCode,
-    headers: HeaderMap,
-    /// The other repository that upstream redirects the client to, if any.
-    moved_to: Option<RepoName>,
 }
 
 /// The body of a request to upstream.
@@ -180,38 +171,6 @@ pub(in crate::http::git_protocol) async fn pass_on(
     Ok(head.with(body))
 }
 
-impl UpstreamHead {
-    /// Returns the response with this head and `body`.
-    pub(in crate::http::git_protocol) fn with(self, body: Body) -> Response {
-        let mut response = build(self.status, self.headers, body);
-        if let Some(to) = self.moved_to {
-            response.extensions_mut().insert(MovedTo(to));
-        }
-        response
-    }
-
-    /// Returns the head of an answer that is no redirect to another repository.
-    fn of(response: &reqwest::Response) -> Self {
-        Self {
-            status: response.status(),
-            headers: headers::from_upstream(response.headers()),
-            moved_to: None,
-        }
-    }
-}
-
-/// Builds a response from its parts.
-pub(in crate::http::git_protocol) fn build(
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
 /// Sends a request to upstream, and waits for the head of the answer.
 pub(in crate::http::git_protocol) async fn send(
     server: &GitServer,
@@ -228,7 +187,8 @@ pub(in crate::http::git_protocol) async fn send(
         UpstreamBody::Stream(_) => limits.answer_timeout,
     };
     let span = traces::pass_on_span(host, &request.cause);
-    let sent = timeout(limit, send_and_follow(&server.client, request)).instrument(span.clone());
+    let sent =
+        timeout(limit, send_and_follow(&server.context.client, request)).instrument(span.clone());
     let sent = sent.await;
     match &sent {
         Ok(Ok((head, _))) => traces::note_status(&span, head.status.as_u16()),

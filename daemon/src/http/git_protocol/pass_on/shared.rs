@@ -9,7 +9,6 @@
 //! A task fetches the answer into a spool, so that it continues when one client leaves. It ends
 //! when all clients have left.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,26 +16,15 @@ use axum::http::header;
 use axum::response::Response;
 use cachewfs_format::Digest;
 use futures_util::{StreamExt as _, stream};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::request::{UpstreamBody, UpstreamHead, UpstreamRequest, pass_on, pieces, send};
+use super::answers::SharedAnswer;
+use super::request::{UpstreamBody, UpstreamRequest, pass_on, pieces, send};
 use super::spool::{Spool, SpoolReader};
 use crate::base::chain;
 use crate::http::error::GitHttpError;
 use crate::http::git_protocol::server::{GitCounters, GitServer};
-
-/// The answers that are being fetched, by the digest of the request.
-#[derive(Debug, Default)]
-pub(in crate::http::git_protocol) struct SharedAnswers(Mutex<HashMap<Digest, Arc<SharedAnswer>>>);
-
-#[derive(Debug)]
-struct SharedAnswer {
-    began: Instant,
-    head: watch::Sender<Option<Result<UpstreamHead, GitHttpError>>>,
-    spool: Arc<Spool>,
-}
 
 /// Passes a request on, or joins an identical one in progress.
 ///
@@ -112,20 +100,6 @@ fn join_or_lead(
         server.shared.forget(&key, &leader);
     });
     Ok((shared, reader))
-}
-
-impl SharedAnswers {
-    /// Removes the entry, unless a later request has replaced this one because it was too old to be
-    /// joined.
-    fn forget(&self, key: &Digest, shared: &Arc<SharedAnswer>) {
-        let mut answers = self.0.lock();
-        if answers
-            .get(key)
-            .is_some_and(|present| Arc::ptr_eq(present, shared))
-        {
-            answers.remove(key);
-        }
-    }
 }
 
 impl SharedAnswer {

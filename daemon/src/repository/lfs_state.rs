@@ -1,0 +1,203 @@
+//! [`LfsState`]: whether the LFS archive of a repository is being made, and why not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cachewfs_format::ObjectId;
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::status::since_epoch;
+use crate::base::{Backoff, seconds_since_epoch};
+use crate::config::{Config, LfsMode};
+use crate::publish::LfsError;
+
+/// Why the LFS archive could not be made.
+#[derive(Clone, Debug)]
+pub(crate) struct LfsFailure {
+    pub(crate) error: Arc<LfsError>,
+    /// When the runs began to fail, in seconds since the epoch.
+    pub(crate) since: u64,
+    /// The number of failed runs since the last success.
+    pub(crate) tries: u32,
+    pub(super) next_try: Instant,
+}
+
+impl LfsFailure {
+    pub(crate) fn is_due(&self) -> bool {
+        self.next_try <= Instant::now()
+    }
+
+    /// Returns how long until the next run may begin.
+    pub(crate) fn next_try_in(&self) -> Duration {
+        self.next_try.saturating_duration_since(Instant::now())
+    }
+
+    /// Returns when the next run may begin, in seconds since the epoch.
+    pub(crate) fn next_try_at(&self) -> u64 {
+        since_epoch(self.next_try)
+    }
+}
+
+/// The state of the LFS archive of a repository.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LfsState {
+    pub(crate) is_running: bool,
+    /// The last commit whose work tree was read successfully, and whether it needs LFS objects. If
+    /// it does, they are published.
+    pub(super) done: Option<(ObjectId, bool)>,
+    pub(crate) failure: Option<LfsFailure>,
+    /// The number of ended runs that looked at a commit.
+    pub(crate) runs: u64,
+    /// Whether a client has requested the archive since the daemon's start.
+    pub(super) is_wanted: bool,
+    /// The mode of the last run, if it succeeded. Until the next publish, no other run is needed.
+    pub(super) settled: Option<LfsMode>,
+    /// Whether something may have been published since the run began.
+    again: bool,
+    /// Ends the run.
+    pub(super) stop: CancellationToken,
+    /// Whether the repository is being forgotten, so that no run may begin.
+    pub(super) has_ended: bool,
+}
+
+impl LfsState {
+    /// Returns whether the work tree is known to need no LFS objects.
+    pub(crate) fn needs_none(&self) -> bool {
+        matches!(self.done, Some((_, false)))
+    }
+
+    /// Notes a reason for a run, which `stop` would end. Returns whether the caller must start it.
+    pub(super) fn begin(&mut self, stop: CancellationToken) -> bool {
+        let is_paused = self.failure.as_ref().is_some_and(|it| !it.is_due());
+        if self.has_ended || is_paused {
+            return false;
+        }
+        if self.is_running {
+            self.again = true;
+            return false;
+        }
+        (self.is_running, self.stop) = (true, stop);
+        true
+    }
+
+    /// Notes the result of a run. Returns whether the run must look at the published snapshot
+    /// again.
+    pub(super) fn end_run(
+        &mut self,
+        outcome: Result<Option<LfsLook>, LfsError>,
+        config: &Config,
+    ) -> bool {
+        self.settled = outcome.is_ok().then_some(config.lfs);
+        let config = &config.mirrors;
+        let has_looked = !matches!(outcome, Ok(None));
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(done)) => (self.done, self.failure) = (Some(done), None),
+            // The run was cancelled. It did not fail, so there is no backoff.
+            Err(_) if self.stop.is_cancelled() => {}
+            Err(error) => {
+                let before = self.failure.take();
+                let tries = before.as_ref().map_or(0, |before| before.tries);
+                let tries = tries.saturating_add(1);
+                let backoff = Backoff {
+                    first: config.retry_first,
+                    longest: config.retry_max,
+                };
+                let delay = backoff.with_jitter(tries);
+                self.failure = Some(LfsFailure {
+                    error: Arc::new(error),
+                    since: before.map_or_else(seconds_since_epoch, |before| before.since),
+                    tries,
+                    next_try: Instant::now() + delay,
+                });
+            }
+        }
+        self.runs += u64::from(has_looked);
+        let goes_on = self.again && self.failure.is_none() && !self.stop.is_cancelled();
+        (self.again, self.is_running) = (false, goes_on);
+        goes_on
+    }
+}
+
+pub(super) type LfsLook = (ObjectId, bool);
+
+/// The state, and the lock of the run in progress.
+#[derive(Debug, Default)]
+pub(super) struct Lfs {
+    pub(super) state: watch::Sender<LfsState>,
+    pub(super) turn: Mutex<()>,
+}
+
+impl Lfs {
+    pub(super) fn state(&self) -> LfsState {
+        self.state.borrow().clone()
+    }
+
+    /// Ends the run in progress and waits for its end. No run begins until [`Lfs::go_on`].
+    pub(super) async fn end(&self) -> MutexGuard<'_, ()> {
+        self.state.send_modify(|state| {
+            state.has_ended = true;
+            state.stop.cancel();
+        });
+        self.turn.lock().await
+    }
+
+    /// Allows runs again.
+    pub(super) fn go_on(&self) {
+        self.state.send_modify(|state| state.has_ended = false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> Result<Option<LfsLook>, LfsError> {
+        Err(LfsError::Fetch {
+            url: String::new(),
+            source: crate::mirror::LfsFetchError::Batch,
+        })
+    }
+
+    #[test]
+    fn a_publish_during_a_run_makes_the_run_look_again() {
+        let (mut state, config) = (LfsState::default(), Config::default());
+        let commit = ObjectId::from_bytes(&[1; 20]).unwrap();
+
+        assert!(state.begin(CancellationToken::new()));
+        assert!(!state.begin(CancellationToken::new()));
+
+        assert!(state.end_run(Ok(Some((commit, true))), &config));
+        assert!(!state.end_run(Ok(Some((commit, false))), &config));
+        assert!(!state.is_running && state.needs_none() && state.runs == 2);
+    }
+
+    #[test]
+    fn a_failure_starts_a_backoff() {
+        let (mut state, config) = (LfsState::default(), Config::default());
+        assert!(state.begin(CancellationToken::new()));
+        assert!(!state.begin(CancellationToken::new()));
+
+        assert!(!state.end_run(failed(), &config));
+
+        assert!(!state.begin(CancellationToken::new()));
+        state.failure.as_mut().unwrap().next_try = Instant::now();
+        assert!(state.begin(CancellationToken::new()));
+        assert!(!state.end_run(failed(), &config));
+        assert_eq!(state.failure.as_ref().unwrap().tries, 2);
+    }
+
+    #[test]
+    fn a_cancelled_run_is_no_failure_and_no_other_begins() {
+        let (mut state, config) = (LfsState::default(), Config::default());
+        assert!(state.begin(CancellationToken::new()));
+        state.has_ended = true;
+        state.stop.cancel();
+
+        assert!(!state.end_run(failed(), &config));
+
+        assert!(state.failure.is_none() && state.settled.is_none());
+        assert!(!state.begin(CancellationToken::new()));
+    }
+}
