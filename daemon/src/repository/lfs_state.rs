@@ -1,7 +1,7 @@
 //! [`LfsState`]: whether the LFS archive of a repository is being made, and why not.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cachewfs_format::ObjectId;
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -26,11 +26,6 @@ pub(crate) struct LfsFailure {
 impl LfsFailure {
     pub(crate) fn is_due(&self) -> bool {
         self.next_try <= Instant::now()
-    }
-
-    /// Returns how long until the next run may begin.
-    pub(crate) fn next_try_in(&self) -> Duration {
-        self.next_try.saturating_duration_since(Instant::now())
     }
 
     /// Returns when the next run may begin, in seconds since the epoch.

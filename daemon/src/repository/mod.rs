@@ -38,6 +38,7 @@ mod waiting;
 mod worker;
 
 pub(crate) use bundles::{Bundle, Bundles};
+pub(crate) use cachewfs_format::api::MirrorState;
 pub(crate) use checks::Freshness;
 pub(crate) use contents::{MirrorReader, WantedContents};
 pub(crate) use context::Context;
@@ -47,4 +48,4 @@ pub(crate) use lfs::LfsRuns;
 pub(crate) use lfs_state::LfsState;
 pub(crate) use registry::Registry;
 pub(crate) use request::Snapshots;
-pub(crate) use status::{CurrentJob, MirrorState, RunFailure, Status};
+pub(crate) use status::{CurrentJob, RunFailure, Status};
