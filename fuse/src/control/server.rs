@@ -8,10 +8,11 @@
 //! mount ends. In the last two cases the work is dropped.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -112,7 +113,7 @@ impl Server {
         let repositories = Arc::clone(repositories);
         let (connections, clones) = (Arc::clone(&self.connections), Arc::clone(&self.clones));
         let (paused, successors) = (CancellationToken::new(), self.successors.clone());
-        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused.clone();
+        *self.paused.lock() = paused.clone();
         let tasks = backend.tasks.clone();
         tasks.clone().spawn(async move {
             let mut has_failed = false;

@@ -1,7 +1,7 @@
 //! Finds out what the kernel may know of a mount whose process was killed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use cachewfs_format::SegmentId;
 
@@ -62,7 +62,7 @@ impl Fs {
             let Some(&segment) = known.get(&open.segment) else {
                 continue;
             };
-            let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut opens = segment.opens.lock();
             opens.count += 1;
             if let Some(id) = open.backing {
                 opens.backing = Some(Backing::Detached(id));

@@ -15,8 +15,8 @@
 //! after the switch keeps its entry in the kernel, so that no process loses its current directory.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use cachewfs_format::SnapshotId;
@@ -245,10 +245,7 @@ impl Repository {
     /// Returns `objects`, and those files of `shown` that left the snapshot less than
     /// [`SUPERSEDED_GRACE`] ago.
     fn with_superseded(&self, objects: &StaticTree, shown: &StaticTree) -> StaticTree {
-        let mut superseded = self
-            .superseded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut superseded = self.superseded.lock();
         let now = Instant::now();
         let mut kept = HashMap::new();
         let mut combined = objects.clone();

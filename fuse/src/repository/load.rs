@@ -10,11 +10,12 @@
 //! The half second keeps a mount on a good network from showing an old state first: the daemon may
 //! have deleted that snapshot, so its missing chunks could not be fetched.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use cachewfs_format::{ArchiveKind, RepoName, api};
+use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 use tracing::info;
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_format::SegmentTable;
@@ -56,7 +56,7 @@ impl Segment {
     /// can't be opened; the segment is then read uncached.
     pub(crate) fn file(&self, table: &SegmentTable) -> Option<Arc<SegmentFile>> {
         let cache = &self.backend.cache;
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock();
         if let Some(file) = file.upgrade() {
             cache.keep_open(&file);
             return Some(file);
@@ -101,10 +101,7 @@ impl Segment {
 
     /// Returns the cache files, or `None` if they have not been opened yet.
     pub(crate) fn opened_file(&self) -> Option<Arc<SegmentFile>> {
-        self.file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .upgrade()
+        self.file.lock().upgrade()
     }
 
     /// Returns whether all chunks are known to be in the cache and verified. Doesn't look at the
@@ -115,13 +112,13 @@ impl Segment {
 
     /// Returns whether the kernel has the file open and reads it without this process.
     pub(super) fn is_passed_through(&self) -> bool {
-        let opens = self.opens.lock().unwrap_or_else(PoisonError::into_inner);
+        let opens = self.opens.lock();
         opens.backing.is_some()
     }
 
     /// Closes the cache files after they were evicted. The next read opens new ones.
     pub(super) fn forget_files(&self) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock();
         if let Some(evicted) = std::mem::take(&mut *file).upgrade() {
             self.backend.cache.close(&evicted);
         }
