@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::limits::MAX_TABLE_LEN;
 use cachewfs_format::{RepoName, SegmentId, SegmentTable};
 use parking_lot::Mutex;
@@ -22,7 +23,6 @@ use super::open_files::OpenFiles;
 use super::{
     CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins, staged,
 };
-use crate::clock;
 
 /// Bytes at the start of a meta file that hold the length of the table's frame.
 const META_HEADER_LEN: usize = 8;
@@ -307,7 +307,8 @@ impl Cache {
             .iter()
             .any(|victim| victim.used_at.elapsed().is_ok_and(is_recent))
         {
-            self.short_at.store(clock::now(), Ordering::Relaxed);
+            self.short_at
+                .store(seconds_since_epoch(), Ordering::Relaxed);
         }
         Ok(victims.into_iter().map(|victim| victim.id).collect())
     }

@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cachewfs_base::chain;
 use cachewfs_format::RepoName;
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -27,7 +28,6 @@ use super::connections::{ConnectionPermit, Connections, Peer, admit};
 use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
-use crate::error::chain;
 use crate::fetch::FetchError;
 use crate::fs::Tree;
 use crate::mount_table::DeviceNumber;
@@ -306,7 +306,7 @@ impl ControlConnection {
                 }
                 let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
-                outcome.map_err(|error| error.chain())?;
+                outcome.map_err(|error| chain(&error))?;
                 Ok(self.resolved(&repository))
             }
             ControlRequest::RegisterClone { repo, directory } => {
@@ -341,7 +341,7 @@ impl ControlConnection {
         tokio::pin!(work);
         loop {
             tokio::select! {
-                outcome = &mut work => return outcome.map_err(|error| error.chain()),
+                outcome = &mut work => return outcome.map_err(|error| chain(&error)),
                 () = tokio::time::sleep(PROGRESS_PERIOD) => {
                     let failure = self.repositories.failure(repo);
                     let text = failure.unwrap_or_else(|| format!("looking up {repo}"));

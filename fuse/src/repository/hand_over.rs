@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cachewfs_base::chain;
 use cachewfs_format::{RepoName, Toc};
 use parking_lot::{Mutex, RwLock};
 
 use super::load::FirstPoll;
 use super::{Repositories, Repository, View};
-use crate::error::chain;
 use crate::fetch::Tail;
 use crate::fs::{Ino, Node, Tree};
 use crate::hand_over::{

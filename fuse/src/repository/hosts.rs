@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cachewfs_base::jitter;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::{RepoError, Repositories};
-use crate::jitter::jitter;
 use crate::traffic::Purpose;
 
 /// How long the list of hosts is used before it is fetched again.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cachewfs_base::chain;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -74,7 +75,7 @@ impl Reachability {
             Err(error) if is_unreachable(error) => {
                 let was_slow = started_at.elapsed() > REFUSAL_TTL;
                 let ttl = if was_slow { SILENCE_TTL } else { REFUSAL_TTL };
-                self.note_outage(super::error::chain(error), (started_at, ttl));
+                self.note_outage(chain(error), (started_at, ttl));
             }
             // The mount ends: this tells nothing about the daemons.
             Err(FetchError::Ending) => {}

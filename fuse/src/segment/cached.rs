@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
+use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::SegmentTable;
 use tracing::debug;
 
 use super::{ReadError, Segment};
 use crate::cache::SegmentFile;
-use crate::clock;
 
 impl Segment {
     /// Returns whether all chunks are in the cache. The first call reads them from the disk, to
@@ -87,7 +87,7 @@ impl Segment {
 
     /// Notes that a reader reads or opens the segment now.
     pub(crate) fn note_use(&self) {
-        self.used_at.store(clock::now(), Ordering::Relaxed);
+        self.used_at.store(seconds_since_epoch(), Ordering::Relaxed);
     }
 
     /// Writes the time of the last use to the cache, where eviction looks at it.
