@@ -1,6 +1,6 @@
 //! [`LastingFailure`]: a failure that happens again and again, and since when.
 
-use crate::clock::Moment;
+use crate::moment::Moment;
 use crate::control::protocol::FailureReport;
 
 /// A failure that lasts until a success ends it.

@@ -1,14 +1,9 @@
-//! The time in seconds since the epoch, as reports and the cache have it.
+//! [`Moment`]: the time of an event, for reports.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use cachewfs_base::seconds_since_epoch;
 use rustix::time::{ClockId, clock_gettime};
-
-/// Returns the current time in seconds since the epoch.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
 
 /// The time of an event in this process, for reports.
 ///
@@ -30,15 +25,15 @@ impl Moment {
     }
 
     /// Returns the moment that another process of this machine has in seconds since the epoch.
-    pub(crate) fn at(seconds_since_epoch: u64) -> Self {
-        let passed = Duration::from_secs(now().saturating_sub(seconds_since_epoch));
+    pub(crate) fn at(since_epoch: u64) -> Self {
+        let passed = Duration::from_secs(seconds_since_epoch().saturating_sub(since_epoch));
         let uptime = Self::now().uptime.saturating_sub(passed);
         Self { uptime }
     }
 
     /// Returns the time in seconds since the epoch, by the clock as it is set now.
     pub(crate) fn seconds_since_epoch(self) -> u64 {
-        self.seconds_before(now(), Self::now())
+        self.seconds_before(seconds_since_epoch(), Self::now())
     }
 
     fn seconds_before(self, wall: u64, present: Self) -> u64 {
@@ -59,7 +54,10 @@ mod tests {
         for wall in [160, 1_800_000_000, 1_799_990_000] {
             assert_eq!(event.seconds_before(wall, present), wall - 60);
         }
-        let handed_over = Moment::at(now() - 7).seconds_since_epoch();
-        assert!((7..=9).contains(&(now() - handed_over)), "{handed_over}");
+        let handed_over = Moment::at(seconds_since_epoch() - 7).seconds_since_epoch();
+        assert!(
+            (7..=9).contains(&(seconds_since_epoch() - handed_over)),
+            "{handed_over}"
+        );
     }
 }
