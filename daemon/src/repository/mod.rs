@@ -38,6 +38,9 @@ mod status;
 mod waiting;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use bundles::{Bundle, Bundles};
 pub(crate) use checks::Freshness;
 pub(crate) use contents::{MirrorReader, WantedContents};
