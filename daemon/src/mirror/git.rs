@@ -67,6 +67,7 @@ fn is_kept(name: &OsStr) -> bool {
 /// How git is run; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Git {
+    program: Arc<Path>,
     /// The file in the data directory that git reads in place of the user's configuration. The
     /// daemon writes it. It may include a file of the operator's.
     global_config: Arc<PathBuf>,
@@ -80,6 +81,7 @@ impl Git {
     /// Creates a `Git` whose commands run in the caller's runtime and are killed by `stop`.
     pub(crate) fn new(global_config: PathBuf, stop: CancellationToken) -> Self {
         Self {
+            program: Path::new("git").into(),
             global_config: Arc::new(global_config),
             memory_limit: default_limit(),
             stop,
@@ -92,6 +94,15 @@ impl Git {
         Self {
             stop,
             ..self.clone()
+        }
+    }
+
+    /// Returns a copy that runs `program` in place of git.
+    #[cfg(test)]
+    pub(super) fn with_program(self, program: PathBuf) -> Self {
+        Self {
+            program: program.into(),
+            ..self
         }
     }
 
@@ -283,7 +294,7 @@ impl GitCommand {
     }
 
     fn to_process(&self, stdout: Stdio) -> Command {
-        let mut process = Command::new("git");
+        let mut process = Command::new(&*self.git.program);
         // Later values replace earlier ones: the command's variables win over the daemon's, and
         // these over the operator's. Only `secrets` may set the secret for upstream.
         for (name, _) in std::env::vars_os().filter(|(name, _)| !is_kept(name)) {

@@ -37,6 +37,8 @@ mod query;
 mod reader;
 mod redirect;
 mod refs;
+#[cfg(test)]
+mod scripted;
 mod serve;
 mod stream;
 mod update;
@@ -71,6 +73,8 @@ pub(crate) use query::{
 };
 pub(crate) use reader::GitReader;
 pub(crate) use redirect::{MAX_REDIRECTS, RedirectTarget, UpstreamBase, is_redirect};
+#[cfg(test)]
+pub(crate) use scripted::ScriptedGit;
 pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;
 pub(crate) use update::{head_of_upstream, update};

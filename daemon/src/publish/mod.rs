@@ -16,9 +16,11 @@
 //! ```
 
 mod assemble;
+mod attempt;
 mod build;
 mod check;
 mod checkout;
+mod commit;
 mod commit_graph;
 mod error;
 mod feed;
@@ -34,6 +36,7 @@ mod layout;
 mod left_out;
 mod lfs;
 mod members;
+mod new_id;
 mod pack;
 mod packed_refs;
 mod published_state;
@@ -47,9 +50,10 @@ mod tree;
 mod tree_size;
 mod tree_size_error;
 
+pub(crate) use attempt::{Attempt, PackLayout, PublishOptions, PublishOutcome};
 pub(crate) use commit_graph::CHAIN_DIRECTORY;
 pub(crate) use error::PublishError;
 pub(crate) use feed::{BuildFeed, FedSegments};
 pub(crate) use lfs::LfsError;
-pub(crate) use publisher::{Attempt, PackLayout, PublishOptions, PublishOutcome, Publisher};
+pub(crate) use publisher::Publisher;
 pub(crate) use retain::{RETAINED, retain};

@@ -1,38 +1,15 @@
 //! [`LfsState`]: whether the LFS archive of a repository is being made, and why not.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use cachewfs_format::ObjectId;
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::status::since_epoch;
-use crate::base::{Backoff, seconds_since_epoch};
+use super::failure::LfsFailure;
+use crate::base::Backoff;
 use crate::config::{Config, LfsMode};
 use crate::publish::LfsError;
-
-/// Why the LFS archive could not be made.
-#[derive(Clone, Debug)]
-pub(crate) struct LfsFailure {
-    pub(crate) error: Arc<LfsError>,
-    /// When the runs began to fail, in seconds since the epoch.
-    pub(crate) since: u64,
-    /// The number of failed runs since the last success.
-    pub(crate) tries: u32,
-    pub(super) next_try: Instant,
-}
-
-impl LfsFailure {
-    pub(crate) fn is_due(&self) -> bool {
-        self.next_try <= Instant::now()
-    }
-
-    /// Returns when the next run may begin, in seconds since the epoch.
-    pub(crate) fn next_try_at(&self) -> u64 {
-        since_epoch(self.next_try)
-    }
-}
 
 /// The state of the LFS archive of a repository.
 #[derive(Clone, Debug, Default)]
@@ -92,20 +69,13 @@ impl LfsState {
             // The run was cancelled. It did not fail, so there is no backoff.
             Err(_) if self.stop.is_cancelled() => {}
             Err(error) => {
-                let before = self.failure.take();
-                let tries = before.as_ref().map_or(0, |before| before.tries);
-                let tries = tries.saturating_add(1);
                 let backoff = Backoff {
                     first: config.retry_first,
                     longest: config.retry_max,
                 };
-                let delay = backoff.with_jitter(tries);
-                self.failure = Some(LfsFailure {
-                    error: Arc::new(error),
-                    since: before.map_or_else(seconds_since_epoch, |before| before.since),
-                    tries,
-                    next_try: Instant::now() + delay,
-                });
+                let backoff = |tries| backoff.with_jitter(tries);
+                let failure = LfsFailure::after(self.failure.as_ref(), Arc::new(error), backoff);
+                self.failure = Some(failure);
             }
         }
         self.runs += u64::from(has_looked);
@@ -146,6 +116,8 @@ impl Lfs {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn failed() -> Result<Option<LfsLook>, LfsError> {

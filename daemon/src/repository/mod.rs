@@ -21,6 +21,7 @@ mod disk_space;
 mod disk_usage;
 mod error;
 mod examination;
+mod failure;
 mod freshness;
 mod handle;
 mod jobs;
@@ -37,15 +38,19 @@ mod status;
 mod waiting;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use bundles::{Bundle, Bundles};
 pub(crate) use cachewfs_format::api::MirrorState;
 pub(crate) use checks::Freshness;
 pub(crate) use contents::{MirrorReader, WantedContents};
 pub(crate) use context::Context;
 pub(crate) use error::RepositoryError;
+pub(crate) use failure::RunFailure;
 pub(crate) use handle::Repository;
 pub(crate) use lfs::LfsRuns;
 pub(crate) use lfs_state::LfsState;
 pub(crate) use registry::Registry;
 pub(crate) use request::Snapshots;
-pub(crate) use status::{CurrentJob, RunFailure, Status};
+pub(crate) use status::{CurrentJob, Status};

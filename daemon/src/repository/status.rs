@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use cachewfs_format::{ObjectId, SnapshotId};
 
-use super::{MirrorState, RepositoryError};
+use super::MirrorState;
+use super::RepositoryError;
+use super::failure::{Failure, RunFailure, since_epoch};
 use crate::base::{Backoff, seconds_since_epoch};
 use crate::metrics::JobClass;
 use crate::mirror::MirrorsConfig;
@@ -15,41 +17,6 @@ use crate::publish::PublishOutcome;
 /// have the repository, somebody may be about to create it. If the store was unreachable, a retry
 /// costs upstream nothing.
 const MAX_SHORT_BACKOFF: Duration = Duration::from_mins(1);
-
-/// Why the last run failed, and when the next may begin.
-#[derive(Clone, Debug)]
-pub(crate) struct RunFailure {
-    pub(crate) error: RepositoryError,
-    /// When the runs began to fail, in seconds since the epoch.
-    pub(crate) since: u64,
-    /// The number of failed runs since the last success or explicit request.
-    pub(crate) tries: u32,
-    /// When the backoff ends. Until then, only an explicit request starts a run.
-    pub(crate) next_try: Instant,
-    /// When the last run ended, in seconds since the epoch.
-    pub(super) last_try: u64,
-}
-
-impl RunFailure {
-    pub(super) fn is_due(&self) -> bool {
-        self.next_try <= Instant::now()
-    }
-
-    /// Returns whether cloning or updating failed and is in backoff.
-    pub(crate) fn blocks_update(&self) -> bool {
-        self.error.is_of_mirror() && !self.is_due()
-    }
-
-    /// Returns whether publishing failed and is in backoff.
-    pub(super) fn blocks_publish(&self) -> bool {
-        !self.error.is_of_mirror() && !self.error.is_permanent() && !self.is_due()
-    }
-
-    /// Returns when the next run may begin, in seconds since the epoch.
-    pub(crate) fn next_try_at(&self) -> u64 {
-        since_epoch(self.next_try)
-    }
-}
 
 /// The job that a repository's task waits for or runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,50 +148,32 @@ impl Status {
         interval: Duration,
         config: &MirrorsConfig,
     ) {
-        let now = seconds_since_epoch();
-        let before = self.failure.take();
-        let tries = before.as_ref().map_or(0, |before| before.tries);
-        let tries = tries.saturating_add(1);
         self.runs += 1;
         self.current_job = None;
-        let delay = if error.is_permanent() {
-            interval
-        } else {
-            let is_short = error.is_not_found() || error.is_store_away();
+        let is_permanent = error.is_permanent();
+        let is_short = error.is_not_found() || error.is_store_away();
+        let backoff = |tries| {
+            if is_permanent {
+                return interval;
+            }
             let longest = is_short.then_some(MAX_SHORT_BACKOFF);
             let longest = longest.unwrap_or(config.retry_max).min(config.retry_max);
             let first = config.retry_first;
             Backoff { first, longest }.with_jitter(tries)
         };
-        let next_try = Instant::now() + delay;
-        self.failure = Some(RunFailure {
-            error,
-            since: before.map_or(now, |before| before.since),
-            tries,
-            next_try,
-            last_try: now,
-        });
+        let failure = Failure::after(self.failure.as_ref(), error, backoff);
         if matches!(self.state, MirrorState::Restoring | MirrorState::Cloning) {
             self.state = MirrorState::Failed;
         }
         // A failed publish must not stop the updates: git clients still read the mirror.
-        let is_of_publish = self
-            .failure
-            .as_ref()
-            .is_some_and(|it| !it.error.is_of_mirror());
         let next_update = Instant::now() + interval;
-        self.next_run = if is_of_publish {
-            next_try.min(next_update)
+        self.next_run = if failure.error.is_of_mirror() {
+            failure.next_try
         } else {
-            next_try
+            failure.next_try.min(next_update)
         };
+        self.failure = Some(failure);
     }
-}
-
-/// Converts a time to seconds since the epoch, rounded up.
-pub(super) fn since_epoch(due: Instant) -> u64 {
-    let left = due.saturating_duration_since(Instant::now());
-    seconds_since_epoch() + left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

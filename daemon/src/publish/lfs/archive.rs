@@ -1,9 +1,10 @@
 //! Making an LFS archive: objects of the previous archive are used again, all others are fetched.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -20,12 +21,14 @@ use super::{LfsError, LfsOid};
 use crate::base::seconds_since_epoch;
 use crate::mirror::{Git, LfsObject, Upstream, fetch_lfs_objects};
 use crate::publish::assemble::ArchiveWriter;
+use crate::publish::commit::{Commit, Target};
 use crate::publish::git_files::git_member;
 use crate::publish::job::PublishJob;
 use crate::publish::members::MemberWriter;
+use crate::publish::new_id::NewId;
 use crate::publish::segments::{SEQUENTIAL_CHUNK_LEN, SegmentSink};
 use crate::publish::{Attempt, PublishError, Publisher, fixed_times};
-use crate::store::{Claim, Store, Written};
+use crate::store::{NewSegment, Store};
 
 /// At most this many bytes are in a batch, unless it has only one object. A batch is fetched, then
 /// stored, and until then it is on disk twice.
@@ -50,34 +53,13 @@ impl Publisher {
         commit: ObjectId,
     ) -> Result<Attempt<bool>, LfsError> {
         let started = Instant::now();
-        let store = self.store.lfs();
-        let current = store.pointer(repo)?;
+        let (config, store) = (self.config.now(), self.store.lfs());
         let snapshot = SnapshotId::first(commit);
-        if current.as_ref().map(|current| current.snapshot) == Some(snapshot) {
-            return Ok(Attempt::Done(true));
-        }
-        let is_stopping = || git.is_stopping();
-        // The archive of a commit never changes. So if it was published before, HEAD has returned
-        // to this commit, or a publish stopped between manifest and pointer: only the pointer
-        // moves.
-        if store.manifest_written_at(repo, snapshot)?.is_some() {
-            // Protect before reading: a collector may be about to delete this manifest. Segments
-            // need no protection of their own, because they are deleted after their manifest.
-            let wanted = (Some(snapshot), &HashSet::new());
-            let protection = store.protect(repo, wanted, is_stopping)?;
-            let manifest = store.manifest(repo, snapshot)?;
-            let (manifest, digest) = manifest.ok_or(PublishError::Raced)?;
-            let under = (None, current.as_ref());
-            self.point_to((&store, &protection), (&manifest, digest), under)?;
-            return Ok(Attempt::Done(true));
-        }
-        let config = self.config.now();
         let parent = config.data_dir.tmp();
         let tmp = tempfile::Builder::new()
             .prefix("lfs-")
             .tempdir_in(&parent)
             .map_err(PublishError::at(&parent))?;
-        // Listing comes before the lease: it is local, and most commits need no LFS objects.
         let job = PublishJob {
             git,
             config: &config,
@@ -86,57 +68,56 @@ impl Publisher {
             metrics: &self.metrics.publishes,
             lease: None,
         };
-        let wanted = wanted_objects(&job, &commit)?;
-        if wanted.is_empty() {
-            return Ok(Attempt::Done(false));
-        }
-        let fence = current.as_ref().map_or(0, |current| current.fence);
-        let claim = self
-            .leases
-            .claim(&store, repo, (config.store.lease_ttl, fence));
-        let lease = match claim {
-            Claim::Lease(lease) => Some(lease),
-            Claim::None => None,
-            Claim::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
-        };
-        // Read again under the lease: its previous holder may have published this archive
-        // meanwhile.
-        let current = store.pointer(repo)?;
-        if current.as_ref().map(|current| current.snapshot) == Some(snapshot) {
-            return Ok(Attempt::Done(true));
-        }
-        let previous = match &current {
-            Some(current) => Some(store.current_manifest(repo, current)?),
-            None => None,
-        };
-        let job = PublishJob {
-            lease: lease.as_ref(),
-            ..job
-        };
-        let objects = LfsArchiveBuilder {
-            job: &job,
+        let target = Target {
             store: &store,
             repo,
-            upstream,
+            leases: &self.leases,
+            config: &config,
+            git,
         };
-        // From here on the order is that of a snapshot: segments, protection, manifest, pointer.
-        let (stored, new_bytes) = objects.store_all(&wanted, previous)?;
-        let manifest = objects.write_archive(stored, commit)?;
-        let segments = manifest.segments();
-        let protection = store.protect(repo, (None, &segments), is_stopping)?;
-        let (written, digest) = store.put_manifest(&manifest, &protection)?;
-        if written == Written::TooLate {
-            return Err(PublishError::Raced.into());
-        }
-        let under = (lease.as_ref(), current.as_ref());
-        self.point_to((&store, &protection), (&manifest, digest), under)?;
-        let lfs_objects = manifest.lfs_objects.len();
-        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(
-            %repo, %snapshot, lfs_objects, new_bytes, duration_ms,
-            "Published the LFS objects of {snapshot} of {repo}"
-        );
-        Ok(Attempt::Done(true))
+        let look = |publish: &Commit<'_>| {
+            if publish.pointer().map(|current| current.snapshot) == Some(snapshot) {
+                return Ok(ControlFlow::Break(true));
+            }
+            // The archive of a commit never changes. So if it was published before, HEAD has
+            // returned to this commit, or a publish stopped between manifest and pointer.
+            if store.manifest_written_at(repo, snapshot)?.is_some() {
+                publish.return_to(snapshot)?;
+                return Ok(ControlFlow::Break(true));
+            }
+            // Listing comes before the lease: it is local, and most commits need no LFS objects.
+            let wanted = wanted_objects(&job, &commit)?;
+            Ok::<_, LfsError>(if wanted.is_empty() {
+                ControlFlow::Break(false)
+            } else {
+                ControlFlow::Continue(wanted)
+            })
+        };
+        Commit::attempt(target, look, |publish, wanted| {
+            let previous = match publish.pointer() {
+                Some(current) => Some(store.current_manifest(repo, current)?),
+                None => None,
+            };
+            let objects = LfsArchiveBuilder {
+                job: &PublishJob {
+                    lease: publish.lease(),
+                    ..job
+                },
+                store: &store,
+                repo,
+                upstream,
+            };
+            let (stored, mut new_bytes) = objects.store_all(&wanted, previous)?;
+            let (mut manifest, segments) = objects.write_archive(stored, commit)?;
+            new_bytes += publish.finish(&mut manifest, segments, NewId::Fixed)?;
+            let lfs_objects = manifest.lfs_objects.len();
+            let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            info!(
+                %repo, %snapshot, lfs_objects, new_bytes, duration_ms,
+                "Published the LFS objects of {snapshot} of {repo}"
+            );
+            Ok(true)
+        })
     }
 }
 
@@ -245,12 +226,13 @@ impl LfsArchiveBuilder<'_> {
         }
     }
 
-    /// Stores the TOC and the seek table of the archive of `objects`. Returns its manifest.
+    /// Makes the TOC and the seek table of the archive of `objects`. Returns the manifest, and the
+    /// segments that the store lacks.
     fn write_archive(
         &self,
         objects: StoredObjects,
         commit: ObjectId,
-    ) -> Result<Manifest, LfsError> {
+    ) -> Result<(Manifest, Vec<NewSegment>), LfsError> {
         let mut sink = SegmentSink::new(self.job.git, self.job.tmp);
         let mut archive = ArchiveWriter::new(ArchiveKind::Lfs, None);
         for (oid, object) in &objects {
@@ -267,8 +249,7 @@ impl LfsArchiveBuilder<'_> {
         // The archive depends on the commit alone, so refs have no part in its identity.
         let refs_digest = Digest::of(b"");
         let layout = archive.finish(&mut sink, self.repo, (commit, refs_digest))?;
-        self.store.put_segments(self.repo, sink.into_new())?;
-        Ok(Manifest {
+        let manifest = Manifest {
             version: Manifest::VERSION,
             repo: self.repo.clone(),
             snapshot: SnapshotId::first(commit),
@@ -281,7 +262,8 @@ impl LfsArchiveBuilder<'_> {
             runs: Vec::new(),
             notice: None,
             lfs_objects: objects.into_values().collect(),
-        })
+        };
+        Ok((manifest, sink.into_new()))
     }
 }
 

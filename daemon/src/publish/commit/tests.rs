@@ -1,0 +1,172 @@
+//! Tests of the protocol, on the shelf of snapshots and on that of LFS archives.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use cachewfs_format::ObjectId;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::store::{DiskTier, Holder};
+
+/// A shelf, and what two daemons need to publish to it.
+struct World {
+    _root: TempDir,
+    store: Store,
+    repo: RepoName,
+    leases: [Leases; 2],
+    config: Config,
+    git: Git,
+}
+
+impl World {
+    /// Returns one world for each kind of shelf.
+    fn of_each_shelf() -> [Self; 2] {
+        [Store::clone, Store::lfs].map(|shelf: fn(&Store) -> Store| {
+            let root = tempfile::tempdir().unwrap();
+            let tier = DiskTier::create(root.path(), &root.path().join("tmp")).unwrap();
+            let holder = |name: &str| {
+                let data_dir = root.path().join(name);
+                std::fs::create_dir(&data_dir).unwrap();
+                Leases::new(Holder::of_data_dir(&data_dir.into()), Arc::default())
+            };
+            Self {
+                store: shelf(&Store::new(tier)),
+                repo: RepoName::parse("a.org/x").unwrap(),
+                leases: [holder("one"), holder("other")],
+                config: Config::default(),
+                git: Git::new("/dev/null".into(), CancellationToken::new()),
+                _root: root,
+            }
+        })
+    }
+
+    fn target(&self, daemon: usize) -> Target<'_> {
+        Target {
+            store: &self.store,
+            repo: &self.repo,
+            leases: &self.leases[daemon],
+            config: &self.config,
+            git: &self.git,
+        }
+    }
+
+    /// Publishes a snapshot that has no segments, without a lease.
+    fn publish(&self, byte: u8) -> SnapshotId {
+        let commit = Commit {
+            target: self.target(1),
+            pointer: self.store.pointer(&self.repo).unwrap(),
+            lease: None,
+        };
+        finish(&commit, byte).unwrap();
+        id(byte)
+    }
+
+    fn current(&self) -> Option<SnapshotId> {
+        let pointer = self.store.pointer(&self.repo).unwrap();
+        pointer.map(|pointer| pointer.snapshot)
+    }
+}
+
+fn id(byte: u8) -> SnapshotId {
+    SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap())
+}
+
+fn finish(commit: &Commit<'_>, byte: u8) -> Result<u64, PublishError> {
+    let mut manifest = Manifest {
+        version: Manifest::VERSION,
+        repo: commit.target.repo.clone(),
+        snapshot: id(byte),
+        refs_digest: Digest::of(&[byte]),
+        created_at: seconds_since_epoch(),
+        archives: [].into(),
+        packs: Vec::new(),
+        commit_graphs: Vec::new(),
+        tips: Vec::new(),
+        runs: Vec::new(),
+        notice: None,
+        lfs_objects: Vec::new(),
+    };
+    commit.finish(&mut manifest, Vec::new(), NewId::Fixed)
+}
+
+/// Finds that something has to be built.
+#[expect(clippy::unnecessary_wraps, reason = "a look may fail")]
+fn look(_: &Commit<'_>) -> Result<ControlFlow<u64, ()>, PublishError> {
+    Ok(ControlFlow::Continue(()))
+}
+
+#[tokio::test]
+async fn a_snapshot_that_came_before_the_lease_is_seen() {
+    for world in World::of_each_shelf() {
+        let looks = Cell::new(0);
+        let look = |commit: &Commit<'_>| {
+            looks.set(looks.get() + 1);
+            if commit.pointer().is_some() {
+                return Ok::<_, PublishError>(ControlFlow::Break(world.current()));
+            }
+            world.publish(1);
+            Ok(ControlFlow::Continue(()))
+        };
+
+        let attempt = Commit::attempt(world.target(0), look, |_, ()| unreachable!());
+
+        assert_eq!(attempt.unwrap(), Attempt::Done(Some(id(1))));
+        assert_eq!(looks.get(), 2);
+    }
+}
+
+#[tokio::test]
+async fn one_daemon_publishes_at_a_time() {
+    for world in World::of_each_shelf() {
+        let build = |commit: &Commit<'_>, ()| {
+            let other = Commit::attempt(world.target(1), look, |_, ()| unreachable!());
+            assert!(matches!(other, Ok(Attempt::HeldBy(_))), "{other:?}");
+            finish(commit, 1)
+        };
+
+        let attempt = Commit::attempt(world.target(0), look, build);
+
+        assert_eq!(attempt.unwrap(), Attempt::Done(0));
+        assert_eq!(world.current(), Some(id(1)));
+        assert_eq!(world.store.pointer(&world.repo).unwrap().unwrap().fence, 1);
+        // The lease is free again.
+        let build = |commit: &Commit<'_>, ()| finish(commit, 2);
+        let attempt = Commit::attempt(world.target(1), look, build);
+        assert_eq!(attempt.unwrap(), Attempt::Done(0));
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_came_during_the_build_is_not_replaced() {
+    for world in World::of_each_shelf() {
+        let build = |commit: &Commit<'_>, ()| {
+            world.publish(2);
+            finish(commit, 1)
+        };
+
+        let attempt = Commit::attempt(world.target(0), look, build);
+
+        assert!(matches!(attempt, Err(PublishError::Raced)), "{attempt:?}");
+        assert_eq!(world.current(), Some(id(2)));
+        assert!(world.store.manifest(&world.repo, id(1)).unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_snapshot_becomes_current_again_without_a_build() {
+    for world in World::of_each_shelf() {
+        world.publish(1);
+        world.publish(2);
+        let look = |commit: &Commit<'_>| {
+            commit.return_to(id(1))?;
+            Ok::<_, PublishError>(ControlFlow::Break(()))
+        };
+
+        let attempt = Commit::attempt(world.target(0), look, |_, ()| unreachable!());
+
+        assert_eq!(attempt.unwrap(), Attempt::Done(()));
+        assert_eq!(world.current(), Some(id(1)));
+    }
+}
