@@ -285,13 +285,17 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
         ClientError::Failed(_) => (FAILED, None),
         ClientError::Lost(_) => (
             NO_MOUNT,
-            Some("look into the mount's log, then mount it again"),
+            Some(
+                "if the mount's process was killed, another may go on: run the command again. If \
+                 nothing answers then, look into the mount's log, and mount it again",
+            ),
         ),
         ClientError::Silent { .. } => (
             NO_MOUNT,
             Some(
                 "if that process is stopped or frozen, let it go on (kill -CONT, systemctl thaw, \
-                 docker unpause); otherwise end it (kill -9) and mount again: no data is lost",
+                 docker unpause); otherwise end it (kill -9): another process goes on with the \
+                 mount, or you mount it again. No data is lost",
             ),
         ),
         ClientError::BadReply(_) => (

@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result};
 use cachewfs_fuse::MountOptions;
 use cachewfs_fuse::recovery::{Holder, Remains, receive, send};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
 
 use crate::daemonise;
@@ -71,38 +72,57 @@ pub(crate) fn remains() -> Result<(Holder, Remains)> {
 
 /// Starts the process of the mount, and holds the mount until that ends by itself.
 pub(crate) fn hold() -> Result<()> {
+    ignore_meaningless_signals()?;
     let (End::Killed(mut signal), Some(mut last)) = serve(NEW, None)? else {
         return Ok(());
     };
     let mut restarts: VecDeque<Instant> = VecDeque::new();
-    loop {
-        restarts.retain(|at| at.elapsed() < PERIOD);
-        if restarts.len() >= MAX_RESTARTS {
-            return give_up(&last, signal);
-        }
+    while restarts.len() < MAX_RESTARTS {
         restarts.push_back(Instant::now());
         match serve(&signal.to_string(), Some(&last))? {
-            (End::Killed(by), kept) => {
-                signal = by;
-                last = kept.unwrap_or(last);
+            (End::Killed(by), Some(kept)) => {
+                (signal, last) = (by, kept);
+                restarts.retain(|at| at.elapsed() < PERIOD);
             }
-            // It did not get as far as to serve.
+            // It did not get as far as to serve. The callers wait, so it counts for good.
+            (End::Killed(by), None) => signal = by,
             (End::Failed, None) => {}
             _ => return Ok(()),
         }
     }
+    give_up(&last, signal)
+}
+
+/// Keeps signals from ending the holder that don't end the process of the mount either.
+fn ignore_meaningless_signals() -> Result<()> {
+    // The handlers stay after the end of this runtime. The processes that are started begin without
+    // them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let _context = runtime.enter();
+    for kind in [
+        SignalKind::hangup(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::alarm(),
+    ] {
+        drop(signal(kind)?);
+    }
+    Ok(())
 }
 
 /// Says in the log that the mount ends.
 fn give_up((options, _): &Kept, signal: i32) -> Result<()> {
     let options: MountOptions = serde_json::from_slice(options)?;
     if options.log.is_some() {
-        start_logging(options.log.as_deref())?;
+        // If it fails, nobody hears of it.
+        start_logging(options.log.as_deref()).ok();
     }
     error!(
         mount_point = %options.mount_point.display(),
         signal,
-        "The process of the mount was killed, and so was each that followed it: the mount ends"
+        "The process of the mount was killed, and no process that followed it lasted: the mount ends"
     );
     Ok(())
 }

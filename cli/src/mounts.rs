@@ -14,6 +14,9 @@ use crate::output;
 use crate::progress::Bar;
 use crate::remote;
 
+/// How often a command tries to connect to a mount that works and doesn't listen.
+const RECOVERY_TRIES: usize = 10;
+
 /// The arguments that choose a mount.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MountChoice {
@@ -194,7 +197,7 @@ impl MountChoice {
         let entry = table.at(&chosen);
         let mount = entry.and_then(|entry| table.original(entry));
         let mount_point = mount.map_or(&chosen, |mount| &mount.mount_point);
-        let connected = Client::connect(mount_point).await;
+        let connected = connect(mount_point).await;
         Ok(connected.map_err(|source| {
             let text = |path: &Path| path.display().to_string();
             let mount_point = text(mount_point);
@@ -235,6 +238,20 @@ impl MountChoice {
         bar.finish();
         Ok(outcome?)
     }
+}
+
+/// Connects to the mount at `mount_point`.
+///
+/// If its process was killed, nobody listens until another one serves the mount. `is_dead` waits
+/// for the first answer of that process, which listens by then, but at most a second.
+async fn connect(mount_point: &Path) -> Result<Client, ConnectError> {
+    for _ in 0..RECOVERY_TRIES {
+        match Client::connect(mount_point).await {
+            Err(ConnectError::Dead(_)) if !is_dead(mount_point) => {}
+            connected => return connected,
+        }
+    }
+    Client::connect(mount_point).await
 }
 
 /// Makes a path absolute.

@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, run, wait_until};
+use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, run, run_with_deadline, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::hand_over::{Shell, read_in_a_loop};
@@ -20,6 +21,7 @@ impl Background {
         let point = site.path().join("mnt");
         fs::create_dir(&point).unwrap();
         let mount = Self(point);
+        fs::create_dir(mount.log().parent().unwrap()).unwrap();
         let options = format!(
             "cache_dir={},log={},hydrate=off,poll_interval=200ms,lookup_timeout=30s",
             site.path().join("cache").display(),
@@ -31,7 +33,7 @@ impl Background {
     }
 
     fn log(&self) -> PathBuf {
-        self.0.with_extension("log")
+        self.0.with_file_name("log").join("mount.log")
     }
 
     fn repo(&self) -> PathBuf {
@@ -150,7 +152,7 @@ fn a_mount_whose_process_is_killed_goes_on_under_its_users() {
     let log = fs::read_to_string(mount.log()).unwrap();
     for (count, expected) in [
         (3, "was killed: another one goes on signal=9"),
-        (1, "so was each that followed it: the mount ends"),
+        (1, "no process that followed it lasted: the mount ends"),
     ] {
         assert_eq!(log.matches(expected).count(), count, "{log}");
     }
@@ -181,4 +183,85 @@ fn a_read_that_the_killed_process_had_begun_is_answered_by_the_next() {
 
     assert_eq!(reader.join().unwrap().unwrap(), "1 line\n".repeat(200));
     mount.wait_for_another(killed);
+}
+
+#[test]
+fn commands_wait_for_the_process_that_follows_a_killed_one() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mount = Background::mount(&site, &daemon.url());
+    assert!(mount.repo().join("README.md").exists());
+    let point = mount.0.display().to_string();
+
+    for command in [
+        &["status", "--mount", &point][..],
+        &["mount", "--replace", &point],
+        &["refresh", "local/project", "--mount", &point],
+        &["umount", &point],
+    ] {
+        mount.kill();
+        let output = run(command);
+        assert!(output.status.success(), "{command:?}: {output:?}");
+    }
+    assert_eq!(fs::read_dir(&mount.0).unwrap().count(), 0);
+}
+
+#[test]
+fn umount_works_although_the_process_is_killed_meanwhile() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let daemon = site.daemon();
+    let mount = Background::mount(&site, &daemon.url());
+    let process = Pid::from_raw(mount.process().unwrap()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
+    let point = mount.0.clone();
+    // Whether it has connected by then or not.
+    let umount = std::thread::spawn(move || run(&["umount", &point.display().to_string()]));
+    kill_process(process, Signal::KILL).unwrap();
+
+    let output = umount.join().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read_dir(&mount.0).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mount_goes_on_without_its_log_its_cache_and_its_daemon() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.repo_with_history("project");
+    let mut daemon = site.daemon();
+    let mount = Background::mount(&site, &daemon.url());
+    let mounted = mount.repo();
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+    daemon.kill();
+    fs::remove_dir_all(mount.log().parent().unwrap()).unwrap();
+    fs::remove_dir_all(site.path().join("cache")).unwrap();
+
+    let killed = mount.kill();
+
+    // An answer in time, if only an error: nothing has the files any more.
+    let (point, file) = (mount.0.clone(), mounted.join("README.md"));
+    let limit = Duration::from_secs(20);
+    let (hosts, read) = run_with_deadline("a read", limit, move || {
+        let hosts = fs::read_dir(point).map(Iterator::count);
+        (hosts, fs::read(file))
+    });
+    assert_eq!(hosts.unwrap(), 1);
+    read.unwrap_err();
+    mount.wait_for_another(killed);
+    daemon.restart();
+    wait_until("the repository is opened anew", || {
+        fs::read(mounted.join("README.md")).is_ok()
+    });
+    let log = &["log", "-p"];
+    assert_eq!(git(&mounted, log), git(&repo.work, log));
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cachewfs_fuse::MountError;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::mounting::{
     Beginning, MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
@@ -170,7 +170,8 @@ pub(crate) fn recover(signal: i32) -> Result<()> {
     daemonise::leave_session();
     let (holder, remains) = holder::remains()?;
     if let Some(log) = &remains.options.log {
-        start_logging(Some(log))?;
+        // Its directory may be gone. The mount is worth more than its log.
+        start_logging(Some(log)).ok();
     }
     let point = remains.options.mount_point.display();
     warn!(
@@ -183,7 +184,9 @@ pub(crate) fn recover(signal: i32) -> Result<()> {
             options: remains.options.clone(),
             beginning: Beginning::Recover(Box::new(remains)),
         };
-        serve(settings, Some(holder), || Ok(())).await
+        let outcome = serve(settings, Some(holder), || Ok(())).await;
+        // A process in the background has no other place to say it.
+        outcome.inspect_err(|reason| error!("The mount ends: {reason:#}"))
     })
 }
 

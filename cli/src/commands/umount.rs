@@ -1,6 +1,6 @@
 //! `cachewfs umount`: unmounts a mount, and waits until its process has ended.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -40,44 +40,41 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     block_on(async {
-        let status = match choice.ask(&ControlRequest::Status).await {
-            Ok(ControlAnswer::Status(status)) => status,
-            Ok(_) => anyhow::bail!("the mount's answer is not of the requested kind"),
-            // The mount's process was just killed: it has closed its socket, but the kernel hasn't
-            // closed the FUSE connection yet. Until then the mount doesn't look dead.
-            Err(error) if matches!(error.downcast_ref(), Some(ClientError::Lost(_))) => {
-                return clear_when_dead(&mount_point, error).await;
-            }
+        let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
+        let pid = loop {
+            let error = match ask_to_end(&choice).await {
+                Ok(pid) => break pid,
+                Err(error) => error,
+            };
             // Root may end the mount of any user, but asks no process of another user.
-            Err(error)
-                if matches!(error.downcast_ref(), Some(CliError::ForeignMount { .. }))
-                    && rustix::process::geteuid().is_root() =>
+            if matches!(error.downcast_ref(), Some(CliError::ForeignMount { .. }))
+                && rustix::process::geteuid().is_root()
             {
                 let flags = rustix::mount::UnmountFlags::NOFOLLOW;
                 return Ok(rustix::mount::unmount(&mount_point, flags)?);
             }
-            Err(error) => return Err(error),
-        };
-        for repo in &status.repos {
-            for clone in &repo.clones {
-                let clone = clone.display();
-                let name = &repo.repo;
-                output::error(&format!(
-                    "cachewfs: the clone {clone} borrows objects of {name}, and won't work until \
-                     the mount is mounted again"
-                ));
+            if clear_dead_mount(&mount_point)? {
+                return Ok(());
             }
-        }
-        choice.ask(&ControlRequest::Stop).await?;
+            // The mount's process was just killed. Its holder starts another one, or else the
+            // kernel closes the FUSE connection, and the mount is dead.
+            let was_killed = matches!(error.downcast_ref(), Some(ClientError::Lost(_)));
+            if !was_killed || tokio::time::Instant::now() > deadline {
+                return Err(error);
+            }
+            if !mount_points()?.contains(&mount_point) {
+                return Ok(());
+            }
+            tokio::time::sleep(PERIOD).await;
+        };
         // The answer comes before the end: the mount leaves the mount table, and an embedded daemon
         // finishes its writes, a moment later.
         let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
-        while mount_points()?.contains(&mount_point) || is_running(status.pid) {
+        while mount_points()?.contains(&mount_point) || is_running(pid) {
             if tokio::time::Instant::now() > deadline {
                 anyhow::bail!(
-                    "the mount at {}, which process {} serves, has not ended after {} s",
+                    "the mount at {}, which process {pid} serves, has not ended after {} s",
                     mount_point.display(),
-                    status.pid,
                     ENDING_TIMEOUT.as_secs()
                 );
             }
@@ -87,17 +84,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })
 }
 
-/// Waits until the kernel knows that the mount is dead, and unmounts it. Fails with `error` if the
-/// mount is still alive after the timeout.
-async fn clear_when_dead(mount_point: &Path, error: anyhow::Error) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
-    while !clear_dead_mount(mount_point)? && mount_points()?.contains(&mount_point.to_owned()) {
-        if tokio::time::Instant::now() > deadline {
-            return Err(error);
+/// Asks the mount to end, and says which clones need it. Returns the process that serves the mount.
+async fn ask_to_end(choice: &MountChoice) -> Result<u32> {
+    let ControlAnswer::Status(status) = choice.ask(&ControlRequest::Status).await? else {
+        anyhow::bail!("the mount's answer is not of the requested kind");
+    };
+    for repo in &status.repos {
+        for clone in &repo.clones {
+            let clone = clone.display();
+            let name = &repo.repo;
+            output::error(&format!(
+                "cachewfs: the clone {clone} borrows objects of {name}, and won't work until the \
+                 mount is mounted again"
+            ));
         }
-        tokio::time::sleep(PERIOD).await;
     }
-    Ok(())
+    choice.ask(&ControlRequest::Stop).await?;
+    Ok(status.pid)
 }
 
 /// Returns whether the process `pid` is running. A zombie isn't: it has ended, and its parent

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::SegmentId;
+use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use super::lookup::{INDEX, top_of, tree_file, work_tree_node};
 use super::open::OpenFile;
 use super::{Area, Fs, Node, Tree};
+use crate::hand_over::RECOVERY_TIMEOUT;
 use crate::passthrough::Backing;
 use crate::recovery::OpenSegment;
 use crate::repository::Repository;
@@ -40,13 +43,16 @@ impl Fs {
                 self.inodes.assume([self.listed(area, name.clone())]);
             }
         }
-        for repository in self.repositories.resolved() {
+        let repositories = self.repositories.resolved();
+        for repository in &repositories {
             for area in [Area::Root, Area::Objects] {
-                self.inodes.assume([top_of(area, Arc::clone(&repository))]);
+                self.inodes.assume([top_of(area, Arc::clone(repository))]);
             }
             let small = repository.small_nodes().into_iter();
             self.inodes.assume(small.map(|(_, _, node)| node));
-            self.inodes.assume(work_tree_nodes(&repository).await);
+        }
+        for nodes in join_all(repositories.iter().map(work_tree_nodes)).await {
+            self.inodes.assume(nodes);
         }
     }
 
@@ -98,10 +104,14 @@ async fn work_tree_nodes(repository: &Arc<Repository>) -> Vec<Node> {
     }
     // Names were found one by one.
     let mut nodes = Vec::new();
-    for path in generation.searched() {
-        if let Ok(Some(found)) = generation.find_in_work_tree(&path).await {
-            nodes.push(work_tree_node(repository, path, found));
+    let searching = async {
+        for path in generation.searched() {
+            if let Ok(Some(found)) = generation.find_in_work_tree(&path).await {
+                nodes.push(work_tree_node(repository, path, found));
+            }
         }
-    }
+    };
+    // Parts of the index may be missing, and the callers wait.
+    timeout(RECOVERY_TIMEOUT, searching).await.ok();
     nodes
 }

@@ -32,14 +32,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_format::RepoName;
+use futures_util::future::join_all;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::time::timeout;
+use tracing::warn;
 
 use crate::control::Server;
 use crate::fs::{Fs, Ino, Tree};
 use crate::recovery::Remains;
-use crate::repository::Repository;
+use crate::repository::{Repositories, Repository};
 use crate::session::{ServedSession, THREADS};
+use crate::traffic::Purpose;
 
 /// How long the new process may take before it says `prepared`. Meanwhile the old one serves.
 const PREPARE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -50,6 +54,8 @@ const QUIET_TIMEOUT: Duration = Duration::from_secs(5);
 const READY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
 /// How long the new process waits for `go`. Longer than the old one waits for `ready`.
 const GO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a process that follows a killed one waits for what the cache lacks of a repository.
+pub(crate) const RECOVERY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a mount can't be handed over. The old process serves on.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +164,7 @@ pub(crate) async fn give(
     let repositories = Arc::clone(fs.repositories());
     // Before the gate is closed: a switch waits for the kernel, which may wait for a request.
     let switching = Arc::clone(&repositories.switching).write_owned();
-    let no_switch = tokio::time::timeout(QUIET_TIMEOUT, switching).await;
+    let no_switch = timeout(QUIET_TIMEOUT, switching).await;
     let Ok(no_switch) = no_switch else {
         channel.fail(&HandOverError::Busy);
         return Err(HandOverError::Busy);
@@ -245,7 +251,7 @@ pub(crate) async fn prepare(
     let mut loader = Loader::new(&state.segments, received.blobs, &repositories.segments)?;
     for repository in &state.repositories {
         let adopted = repositories.adopt(repository, &loader).await?;
-        loader.repositories.push(adopted);
+        loader.repositories.push(Some(adopted));
     }
     fs.restore_inodes(state.inodes, state.recounted, &loader)?;
     Ok(channel)
@@ -266,25 +272,57 @@ pub(crate) async fn recover(remains: &Remains, fs: &Fs) -> Result<Recovered, Han
     } = remains.state()?;
     let repositories = fs.repositories();
     let mut loader = Loader::new(&state.segments, blobs, &repositories.segments)?;
-    for repository in &state.repositories {
-        let adopted = repositories.adopt(repository, &loader).await?;
-        loader.repositories.push(adopted);
-    }
+    let adopting = state.repositories.iter_mut();
+    let adopting = adopting.map(|repository| adopt_again(repository, &loader, repositories));
+    let adopted = join_all(adopting).await;
+    loader.repositories = adopted;
     repositories.restore_names(std::mem::take(&mut state.names));
     let session = state.session.take();
     let session = session.ok_or_else(|| HandOverError::state("the session is missing"))?;
+    state
+        .inodes
+        .retain(|inode| loader.has_repository_of(&inode.node));
     fs.restore_inodes(state.inodes, state.recounted, &loader)?;
     fs.assume_inodes().await;
     let mut known = loader.segments().to_vec();
-    for repository in &loader.repositories {
+    let adopted: Vec<_> = loader.repositories.into_iter().flatten().collect();
+    for repository in &adopted {
         known.extend(repository.view().generation.segments.iter().cloned());
     }
     fs.restore_open_segments(remains.open_segments()?, &known);
     Ok(Recovered {
         session,
         clones: state.clones,
-        repositories: loader.repositories,
+        repositories: adopted,
     })
+}
+
+/// Shows a repository again, as far as that is possible. Returns `None` if it is not.
+///
+/// All callers of the mount wait meanwhile. So what neither the cache nor a daemon has at hand is
+/// given up, and lookups find it again later.
+async fn adopt_again(
+    state: &mut RepositoryState,
+    loader: &Loader,
+    repositories: &Repositories,
+) -> Option<Arc<Repository>> {
+    let had_work_tree = std::mem::take(&mut state.has_loaded_work_tree);
+    let adopted = timeout(RECOVERY_TIMEOUT, repositories.adopt(state, loader)).await;
+    let adopted = adopted.unwrap_or_else(|_| Err(HandOverError::state("no daemon answered")));
+    let repository = match adopted {
+        Ok(repository) => repository,
+        Err(error) => {
+            let (repo, error) = (&state.name, &error as &dyn std::error::Error);
+            warn!(%repo, error, "Can't go on with {repo}: it has to be opened anew");
+            return None;
+        }
+    };
+    if had_work_tree {
+        let generation = repository.view().generation;
+        let loading = generation.work_tree(Purpose::Background);
+        timeout(RECOVERY_TIMEOUT, loading).await.ok();
+    }
+    Some(repository)
 }
 
 /// Everything that the new process has taken. It may serve after [`Taken::wait_for_go`].
@@ -321,7 +359,7 @@ pub(crate) async fn take(mut channel: Channel, fs: &Arc<Fs>) -> Result<Taken, Ha
     for repository in &state.repositories {
         let adopted = repositories.adopt(repository, &loader).await?;
         stale.extend(adopted.stale_names(&repository.shown));
-        loader.repositories.push(adopted);
+        loader.repositories.push(Some(adopted));
     }
     repositories.restore_names(std::mem::take(&mut state.names));
     let session = state.session.take();
@@ -337,7 +375,7 @@ pub(crate) async fn take(mut channel: Channel, fs: &Arc<Fs>) -> Result<Taken, Ha
         listener,
         session,
         clones,
-        repositories: loader.repositories,
+        repositories: loader.repositories.into_iter().flatten().collect(),
         stale,
     })
 }

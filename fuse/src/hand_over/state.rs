@@ -148,6 +148,19 @@ pub(crate) enum NodeState {
     },
 }
 
+impl NodeState {
+    /// Returns the place of its repository, if it has one.
+    fn repository(&self) -> Option<usize> {
+        match self {
+            Self::Names { .. } | Self::Unloaded { .. } => None,
+            Self::TreeDirectory { repository, .. }
+            | Self::TreeFile { repository, .. }
+            | Self::WorkTreeDirectory { repository, .. }
+            | Self::WorkTreeFile { repository, .. } => Some(*repository),
+        }
+    }
+}
+
 /// A file of a small tree.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct FileState {
@@ -316,7 +329,9 @@ impl Saver {
 pub(crate) struct Loader {
     segments: Vec<Arc<Segment>>,
     blobs: Vec<Arc<[u8]>>,
-    pub repositories: Vec<Arc<Repository>>,
+    /// The repositories in the order of their places. A place is empty if its repository can't be
+    /// shown again.
+    pub repositories: Vec<Option<Arc<Repository>>>,
 }
 
 impl Loader {
@@ -357,8 +372,14 @@ impl Loader {
     }
 
     pub(crate) fn repository(&self, place: usize) -> Result<Arc<Repository>, HandOverError> {
-        let repository = self.repositories.get(place).cloned();
+        let repository = self.repositories.get(place).cloned().flatten();
         repository.ok_or_else(|| HandOverError::state("a repository that was not sent"))
+    }
+
+    /// Returns whether the repository of `node` is there, if it has one.
+    pub(crate) fn has_repository_of(&self, node: &NodeState) -> bool {
+        let mut place = node.repository().into_iter();
+        place.all(|place| self.repository(place).is_ok())
     }
 
     pub(crate) fn content(&self, content: &ContentState) -> Result<FileContent, HandOverError> {

@@ -99,9 +99,11 @@ impl Repositories {
         self.slots.all_loaded()
     }
 
-    /// Returns the names whose last lookup failed recently, each with the error.
+    /// Returns the names whose last lookup failed recently, each with the error. The beginning of a
+    /// known name is none of them: it is a directory, and nothing about it failed.
     pub(super) fn failed(&self) -> Vec<(RepoName, String)> {
         let failed = self.slots.failed().into_iter();
+        let failed = failed.filter(|(name, _)| !self.has_names_below(name.as_str()));
         failed.map(|(name, error)| (name, chain(&error))).collect()
     }
 

@@ -52,6 +52,10 @@ async fn the_beginning_of_a_known_name_is_a_directory_without_a_request() {
     assert!(is_directory(&find(&bench, "host/org").await));
     assert!(is_repository(&find(&bench, REPO).await));
     assert_eq!(bench.source.take_asked(), ["host/org", REPO]);
+    // Also for the status: nothing failed.
+    let reports = bench.repositories.report();
+    let reported: Vec<_> = reports.iter().map(|report| report.repo.as_str()).collect();
+    assert_eq!(reported, [REPO]);
 
     for state in [DaemonState::Well, DaemonState::Away, DaemonState::Silent] {
         bench.source.set_daemon(state);
