@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::directory::{DirectoryEntry, Listing, MadeFrom, OpenDirectory};
 use super::inode::InodeChanges;
-use super::open::OpenFile;
-use super::{Fs, Ino, Node};
-use crate::hand_over::{
+use super::listing::{DirectoryEntry, Listing, MadeFrom, OpenDirectory};
+use super::open_file::OpenFile;
+use super::{Fs, Node};
+use crate::holder::OpenSegment;
+use crate::ino::Ino;
+use crate::repository::Repository;
+use crate::saved_state::{
     ContentState, FileState, HandOverError, InodeState, Loader, NodeState, OpenDirectoryState,
     OpenFileState, OpenedState, Saver, State, Text,
 };
-use crate::passthrough::Backing;
-use crate::recovery::OpenSegment;
-use crate::view::{FileContent, StaticFile, WorkTreeFile};
+use crate::segment::Backing;
+use crate::view::{FileContent, StaticFile};
 
 impl Fs {
     /// Adds the inodes that changed since `sent`: the inodes and lookups of an earlier message.
@@ -47,7 +49,7 @@ impl Fs {
                 OpenFile::Segment(segment) => {
                     OpenedState::Content(ContentState::Segment(saver.segment(segment)?))
                 }
-                OpenFile::WorkTree(file) => OpenedState::WorkTree(file.save(saver)?),
+                OpenFile::WorkTree(file) => OpenedState::WorkTree(saver.work_tree_file(file)?),
             };
             saver.state.files.push(OpenFileState { handle, file });
         }
@@ -82,15 +84,17 @@ impl Fs {
     }
 
     /// Rebuilds inodes that another process wrote down, after those of an earlier message.
+    /// `repository_at` finds the repository at a place of the state.
     pub(crate) fn restore_inodes(
         &self,
         inodes: Vec<InodeState>,
         recounted: Vec<(Ino, u64)>,
         loader: &Loader,
+        repository_at: impl Fn(usize) -> Option<Arc<Repository>>,
     ) -> Result<(), HandOverError> {
         let mut new = Vec::new();
         for InodeState { ino, lookups, node } in inodes {
-            let node = load_node(node, loader)?;
+            let node = load_node(node, loader, &repository_at)?;
             if node.ino() != ino {
                 // The kernel would have two inodes for one file.
                 return Err(HandOverError::state(
@@ -103,11 +107,13 @@ impl Fs {
         Ok(())
     }
 
-    /// Rebuilds open files and open directories that another process wrote down.
+    /// Rebuilds open files and open directories that another process wrote down. `repository_at`
+    /// finds the repository at a place of the state.
     pub(crate) fn restore_handles(
         &self,
         state: State,
         loader: &Loader,
+        repository_at: impl Fn(usize) -> Option<Arc<Repository>>,
     ) -> Result<(), HandOverError> {
         for (place, id) in state.backing {
             let mut opens = loader.segment(place)?.opens.lock();
@@ -117,7 +123,7 @@ impl Fs {
         for OpenFileState { handle, file } in state.files {
             let file = match file {
                 OpenedState::WorkTree(file) => {
-                    OpenFile::WorkTree(Arc::new(WorkTreeFile::restore(file, loader)?))
+                    OpenFile::WorkTree(Arc::new(loader.work_tree_file(file)?))
                 }
                 OpenedState::Content(content) => match loader.content(&content)? {
                     FileContent::Bytes(bytes) => OpenFile::Bytes(bytes),
@@ -147,7 +153,7 @@ impl Fs {
         {
             let entries = listing.map(|entries| {
                 let entries = entries.into_iter().map(|(Text(name), node)| {
-                    let node = load_node(node, loader)?;
+                    let node = load_node(node, loader, &repository_at)?;
                     let attr = node.attr();
                     Ok(DirectoryEntry { name, attr, node })
                 });
@@ -170,7 +176,7 @@ impl Fs {
 fn save_node(node: &Node, saver: &mut Saver) -> Result<Option<NodeState>, HandOverError> {
     let repository = match node
         .repository()
-        .map(|repository| saver.repository(repository))
+        .map(|repository| saver.repository(&repository.name))
     {
         Some(None) => return Ok(None),
         Some(Some(place)) => place,
@@ -209,12 +215,21 @@ fn save_node(node: &Node, saver: &mut Saver) -> Result<Option<NodeState>, HandOv
         Node::WorkTreeFile { file, path, .. } => NodeState::WorkTreeFile {
             repository,
             path: path.as_slice().into(),
-            file: file.save(saver)?,
+            file: saver.work_tree_file(file)?,
         },
     }))
 }
 
-fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
+/// Returns the node that another process described. `repository_at` finds the repository at a place
+/// of the state.
+fn load_node(
+    node: NodeState,
+    loader: &Loader,
+    repository_at: &impl Fn(usize) -> Option<Arc<Repository>>,
+) -> Result<Node, HandOverError> {
+    let adopted = |place: usize| {
+        repository_at(place).ok_or_else(|| HandOverError::state("a repository that was not sent"))
+    };
     Ok(match node {
         NodeState::Names { area, prefix } => Node::Names { area, prefix },
         NodeState::Unloaded { area, name } => Node::Unloaded { area, name },
@@ -223,7 +238,7 @@ fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
             tree,
             path,
         } => Node::TreeDirectory {
-            repository: loader.repository(repository)?,
+            repository: adopted(repository)?,
             tree,
             path: path.0,
         },
@@ -232,7 +247,7 @@ fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
             tree,
             file,
         } => Node::TreeFile {
-            repository: loader.repository(repository)?,
+            repository: adopted(repository)?,
             tree,
             path: file.path.0,
             file: StaticFile {
@@ -241,7 +256,7 @@ fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
             },
         },
         NodeState::WorkTreeDirectory { repository, path } => Node::WorkTreeDirectory {
-            repository: loader.repository(repository)?,
+            repository: adopted(repository)?,
             path: path.0,
         },
         NodeState::WorkTreeFile {
@@ -249,8 +264,8 @@ fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
             path,
             file,
         } => Node::WorkTreeFile {
-            repository: loader.repository(repository)?,
-            file: WorkTreeFile::restore(file, loader)?,
+            repository: adopted(repository)?,
+            file: loader.work_tree_file(file)?,
             path: path.0,
         },
     })

@@ -2,19 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::SegmentId;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::lookup::{INDEX, top_of, tree_file, work_tree_node};
-use super::open::OpenFile;
-use super::{Area, Fs, Node, Tree};
-use crate::hand_over::RECOVERY_TIMEOUT;
-use crate::passthrough::Backing;
-use crate::recovery::OpenSegment;
+use super::lookup::{INDEX, top_of, tree_file, tree_node, work_tree_node};
+use super::open_file::OpenFile;
+use super::{Fs, Node};
+use crate::holder::OpenSegment;
+use crate::ino::{Area, Tree};
 use crate::repository::Repository;
+use crate::segment::Backing;
 use crate::segment::Segment;
 use crate::traffic::Purpose;
 use crate::view::{FileContent, StaticFile};
@@ -25,8 +26,9 @@ impl Fs {
         self.inodes.count()
     }
 
-    /// Adds the inodes of everything that the mount shows: the kernel may know each.
-    pub(crate) async fn assume_inodes(&self) {
+    /// Adds the inodes of everything that the mount shows: the kernel may know each. Waits at most
+    /// `patience` for what the cache lacks.
+    pub(crate) async fn assume_inodes(&self, patience: Duration) {
         self.inodes.assume([Node::Names {
             area: Area::Objects,
             prefix: String::new(),
@@ -48,10 +50,12 @@ impl Fs {
             for area in [Area::Root, Area::Objects] {
                 self.inodes.assume([top_of(area, Arc::clone(repository))]);
             }
-            let small = repository.small_nodes().into_iter();
-            self.inodes.assume(small.map(|(_, _, node)| node));
+            self.inodes.assume(small_nodes(repository));
         }
-        for nodes in join_all(repositories.iter().map(work_tree_nodes)).await {
+        let finding = repositories
+            .iter()
+            .map(|repository| work_tree_nodes(repository, patience));
+        for nodes in join_all(finding).await {
             self.inodes.assume(nodes);
         }
     }
@@ -85,8 +89,18 @@ impl Fs {
     }
 }
 
+/// Returns all nodes of the small trees.
+fn small_nodes(repository: &Arc<Repository>) -> Vec<Node> {
+    let view = repository.view();
+    let nodes_of = |tree: Tree| {
+        let nodes = view.tree(tree).nodes();
+        nodes.map(move |(path, node)| tree_node(repository, tree, path, node))
+    };
+    Tree::ALL.into_iter().flat_map(nodes_of).collect()
+}
+
 /// Returns all nodes of the work tree that the kernel may know.
-async fn work_tree_nodes(repository: &Arc<Repository>) -> Vec<Node> {
+async fn work_tree_nodes(repository: &Arc<Repository>, patience: Duration) -> Vec<Node> {
     let generation = repository.view().generation;
     if generation.is_index_cached() {
         // The killed process may have loaded it. An error means that it couldn't.
@@ -112,6 +126,6 @@ async fn work_tree_nodes(repository: &Arc<Repository>) -> Vec<Node> {
         }
     };
     // Parts of the index may be missing, and the callers wait.
-    timeout(RECOVERY_TIMEOUT, searching).await.ok();
+    timeout(patience, searching).await.ok();
     nodes
 }

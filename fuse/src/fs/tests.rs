@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use cachewfs_format::RepoName;
 
-use super::inode::ROOT_INO;
-use super::{Attr, FileKind, Fs, Ino};
-use crate::error::FsError;
+use super::{Attr, FileKind, Fs, FsError};
+use crate::ino::Ino;
 use crate::testing::{Bench, COMMIT, REPO, archive, archive_with_index, bench, index_parts};
 
 const FILES: [(&str, u32, &[u8]); 5] = [
@@ -19,7 +18,7 @@ const FILES: [(&str, u32, &[u8]); 5] = [
 
 /// Walks a path of names from the root.
 async fn walk(fs: &Fs, path: &[&str]) -> Result<Attr, FsError> {
-    let mut found = fs.getattr(ROOT_INO)?;
+    let mut found = fs.getattr(Ino::ROOT)?;
     for name in path {
         found = fs.lookup(found.ino, name.as_bytes()).await?;
     }
@@ -364,7 +363,9 @@ async fn a_process_after_a_killed_one_finds_all_inodes_of_what_it_shows() {
     // The index is in the cache then, as it is after a crash.
     in_repo(&new.fs, &["a-b"]).await.unwrap();
 
-    new.fs.assume_inodes().await;
+    new.fs
+        .assume_inodes(std::time::Duration::from_secs(3))
+        .await;
 
     assert!(known.iter().any(|(_, path)| path.ends_with("/a/deep/file")));
     assert!(known.iter().any(|(_, path)| path.ends_with("/.git/index")));
