@@ -133,9 +133,8 @@ impl Server {
                             warn!(%error, "Can't accept a connection on {socket}: {error}");
                         }
                         has_failed = true;
-                        tokio::select! {
-                        () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
-                            }
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
                     }
                 };
                 // Before a task is spawned: connections beyond the limits hold neither a task nor a
