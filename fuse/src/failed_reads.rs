@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cachewfs_format::RepoName;
 use parking_lot::Mutex;
 
-use crate::control::protocol::FailedReadReport;
 use crate::lasting_failure::LastingFailure;
+use crate::report::FailedReadReport;
 
 /// At most this many files of each repository. Beyond that, the oldest failure is forgotten.
 const MAX_OF_ONE: usize = 16;

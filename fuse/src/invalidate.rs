@@ -11,9 +11,8 @@ use std::sync::Arc;
 use cachewfs_format::RepoName;
 use fuser::{INodeNo, Notifier};
 
-use crate::fs::{Ino, Tree, tree_directory_ino, work_tree_ino};
-use crate::repository::View;
-use crate::view::{WorkTree, WorkTreeNode};
+use crate::ino::{Ino, Tree};
+use crate::view::{View, WorkTree, WorkTreeNode};
 
 /// A handle that drops names and listings from the kernel's caches.
 #[derive(Clone, Debug)]
@@ -29,10 +28,9 @@ impl Invalidator {
     ///
     /// Blocks while another call holds the lock of a directory concerned.
     pub(crate) fn invalidate(&self, repo: &RepoName, before: &View, now: &View) {
-        let repo = repo.as_str();
         let objects = now.objects.changed_paths(&before.objects);
         for tree in Tree::BARE {
-            self.drop_names(&objects, |path| tree_directory_ino(repo, tree, path));
+            self.drop_names(&objects, |path| Ino::of_tree_directory(repo, tree, path));
         }
         if Arc::ptr_eq(&before.generation, &now.generation) {
             return;
@@ -41,13 +39,13 @@ impl Invalidator {
         if before.generation.snapshot != now.generation.snapshot {
             git.push(b"index");
         }
-        self.drop_names(&git, |path| tree_directory_ino(repo, Tree::Git, path));
+        self.drop_names(&git, |path| Ino::of_tree_directory(repo, Tree::Git, path));
         let Some(tree) = before.generation.loaded_work_tree() else {
             // Without a loaded index there is nothing to compare. The kernel knows only names that
             // were looked up one by one, so dropping these is enough.
             let names = before.generation.searched();
             let names: Vec<_> = names.iter().map(Vec::as_slice).collect();
-            self.drop_names(&names, |path| work_tree_ino(repo, path));
+            self.drop_names(&names, |path| Ino::of_work_tree_directory(repo, path));
             return;
         };
         // If the new work tree couldn't be loaded, it counts as empty: every old name is dropped.
@@ -55,13 +53,12 @@ impl Invalidator {
         let now = now.generation.loaded_work_tree().unwrap_or(&unknown);
         let changed = now.changed_paths(tree);
         let names = with_changed_directories(&changed, tree, now);
-        self.drop_names(&names, |path| work_tree_ino(repo, path));
+        self.drop_names(&names, |path| Ino::of_work_tree_directory(repo, path));
     }
 
     /// Drops names of a small tree that another process showed otherwise.
     pub(crate) fn drop_stale(&self, repo: &RepoName, tree: Tree, path: &[u8]) {
-        let repo = repo.as_str();
-        self.drop_names(&[path], |path| tree_directory_ino(repo, tree, path));
+        self.drop_names(&[path], |path| Ino::of_tree_directory(repo, tree, path));
     }
 
     /// Drops the names of `paths`, then the listings of their directories.
@@ -72,7 +69,7 @@ impl Invalidator {
             names.entry(directory).or_default().insert(name);
         }
         for (directory, names) in names {
-            let ino = INodeNo(ino_of_directory(directory));
+            let ino = INodeNo(ino_of_directory(directory).0);
             // Names first: dropping a name takes the directory's lock. So it waits until the kernel
             // has filled in a listing that this process answered before the switch. Dropping a
             // listing takes no lock; if it came first, such a listing could be cached afterwards.

@@ -1,45 +1,54 @@
 //! The mount: shows repositories as directories and fetches their content when it is read.
 //!
 //! ```text
-//! kernel ──► adapter ──► fs ──► repository ──► view ──► segment ──► fetch (HTTP)
-//!            (fuser)                                       └──────► cache (disk)
+//! mount, recovery, hand_over          the life of a mount, over processes
+//!   │
+//!   ├─ kernel ──► session ─► fs ─┐
+//!   └─ CLI ────► control ────────┴─► repository ─► view ─► segment ─┬─► fetch (HTTP)
+//!                                     └─► invalidate ─► kernel      └─► cache (disk)
 //! ```
 //!
-//! Beside a request of the kernel, `repository` polls the daemon for newer snapshots,
-//! `invalidate` tells the kernel what changed, and `control` serves the CLI over a socket.
+//! Each room uses those to its right and no other. `saved_state` is what `fs`, `repository` and
+//! `control` write down for the next process. The files beside the rooms are the ground floor.
 
-mod adapter;
 mod awake;
 mod cache;
 pub mod control;
-mod error;
+mod dead_mount;
 mod failed_reads;
 mod fetch;
 mod first_look;
 mod fs;
 mod hand_over;
+mod holder;
+mod ino;
 mod invalidate;
 mod killed;
 mod lasting_failure;
 mod moment;
 mod mount;
 mod mount_table;
+mod negotiated;
 mod options;
 mod parse;
-mod passthrough;
 mod readable_bytes;
 pub mod recovery;
+mod report;
 mod repository;
+mod saved_state;
 mod segment;
 mod session;
+mod tasks;
 #[cfg(test)]
 mod testing;
+mod token;
 mod traffic;
 mod view;
 
-pub use fetch::{SecretToken, TokenError};
-pub use hand_over::HandOverError;
+pub use dead_mount::{clear_dead_mount, is_dead};
 pub use mount::{Mount, MountError};
-pub use mount_table::{DeviceNumber, TableEntry, clear_dead_mount, is_dead, mount_table};
+pub use mount_table::{DeviceNumber, TableEntry, mount_table};
 pub use options::{Hydrate, MountOptions, Owner};
 pub use readable_bytes::readable_bytes;
+pub use saved_state::HandOverError;
+pub use token::{SecretToken, TokenError};

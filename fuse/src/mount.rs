@@ -10,19 +10,23 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use crate::adapter::Adapter;
 use crate::cache::Cache;
 use crate::control::{self, BindError, Client, ClientError, ConnectError, Server, SocketDirectory};
-use crate::fetch::{DaemonToken, HttpSource, TokenError};
+use crate::dead_mount::clear_dead_mount;
+use crate::fetch::HttpSource;
 use crate::fs::Fs;
-use crate::hand_over::{self, HandOverError, SessionState};
+use crate::hand_over;
+use crate::holder::Holder;
 use crate::invalidate::Invalidator;
-use crate::mount_table::{clear_dead_mount, mount_at};
+use crate::mount_table::mount_at;
 use crate::options::MountOptions;
-use crate::recovery::{Holder, Keeper, Remains};
+use crate::recovery::{self, Keeper, Remains};
 use crate::repository::Repositories;
+use crate::saved_state::{HandOverError, SessionState};
 use crate::segment::{Backend, Segments};
+use crate::session::Adapter;
 use crate::session::{self, ServedSession};
+use crate::token::{DaemonToken, TokenError};
 use crate::traffic::{Purpose, Traffic};
 
 /// How long the end of a mount waits for the session and for its tasks. All of them have been told
@@ -228,7 +232,7 @@ impl Mount {
         let broken = |error: io::Error| failed(error.into());
         let options = &remains.options;
         let fs = build(options).await?;
-        let recovered = hand_over::recover(&remains, &fs).await.map_err(failed)?;
+        let recovered = recovery::recover(&remains, &fs).await.map_err(failed)?;
         let SessionState {
             negotiated, device, ..
         } = recovered.session;
@@ -270,8 +274,7 @@ impl Mount {
             },
         };
         self.fs.holder.set(holder).ok();
-        let tasks = &self.fs.repositories().segments.backend().tasks;
-        tasks.spawn(keeper.run());
+        self.fs.repositories().tasks().spawn(keeper.run());
     }
 
     fn serve(fs: Arc<Fs>, control: Server, served: ServedSession) -> Self {
@@ -333,7 +336,7 @@ impl Mount {
         let Some(mut served) = served else {
             return Ok(());
         };
-        let backend = self.fs.repositories().segments.backend();
+        let tasks = self.fs.repositories().tasks();
         let (prepared, mut next_prepared) = tokio::sync::mpsc::channel(1);
         let outcome = loop {
             tokio::select! {
@@ -347,7 +350,7 @@ impl Mount {
                 () = self.control.stop_requested() => {
                     // Before the unmount: pending reads fail now, and no longer keep the mount
                     // busy.
-                    backend.ending.cancel();
+                    tasks.end();
                     let outcome = served.unmount();
                     // A busy mount is detached, and its session goes on while files are open. Reads
                     // of open files fail when this process ends.
@@ -357,7 +360,7 @@ impl Mount {
                 stream = self.control.successor() => {
                     // Preparing takes the new process a while, and this one serves on.
                     let (fs, prepared) = (Arc::clone(&self.fs), prepared.clone());
-                    backend.tasks.spawn(async move {
+                    tasks.spawn(async move {
                         match hand_over::accept(stream, &fs).await {
                             // Fails if another one is prepared, or the mount ends.
                             Ok(successor) => drop(prepared.try_send(successor)),
@@ -428,13 +431,8 @@ impl Mount {
     }
 
     async fn end_tasks(&self) {
-        let backend = self.fs.repositories().segments.backend();
-        backend.ending.cancel();
-        backend.tasks.close();
-        if tokio::time::timeout(ENDING_TIMEOUT, backend.tasks.wait())
-            .await
-            .is_err()
-        {
+        let ended = self.fs.repositories().tasks().end_all();
+        if tokio::time::timeout(ENDING_TIMEOUT, ended).await.is_err() {
             let seconds = ENDING_TIMEOUT.as_secs();
             warn!("Some background tasks of the mount did not end within {seconds} s");
         }

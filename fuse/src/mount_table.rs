@@ -1,21 +1,14 @@
-//! The cachewfs mounts in the mount table of this process, and the removal of dead ones.
+//! The cachewfs mounts in the mount table of this process.
 
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, StatxFlags};
 use serde::{Deserialize, Serialize};
-
-use crate::{control, session};
 
 /// The type of a cachewfs mount in the mount table.
 pub(crate) const FILE_SYSTEM_TYPE: &str = "fuse.cachewfs";
-/// How long the kernel may take to fail a request to a dead mount. It does so at once.
-const DEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An entry of the mount table that shows a cachewfs mount, or a part of one (a bind mount).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,40 +43,6 @@ pub fn mount_table() -> io::Result<Vec<TableEntry>> {
 pub(crate) fn mount_at(mount_point: &Path) -> io::Result<Option<TableEntry>> {
     let mut entries = mount_table()?.into_iter();
     Ok(entries.rfind(|entry| entry.mount_point == mount_point))
-}
-
-/// Returns whether the mount at `mount_point` has no connection to a process.
-pub fn is_dead(mount_point: &Path) -> bool {
-    let (sender, answer) = mpsc::channel();
-    let path = mount_point.to_owned();
-    let asking = move || {
-        // The kernel keeps a dead mount in the mount table, and fails every request to its process.
-        // It may still have the attributes of the root, so it is told to send a request.
-        let flags = AtFlags::STATX_FORCE_SYNC;
-        let asked = rustix::fs::statx(CWD, &path, flags, StatxFlags::BASIC_STATS);
-        let is_dead = asked.is_err_and(|error| error == rustix::io::Errno::NOTCONN);
-        sender.send(is_dead).ok();
-    };
-    // On a thread of its own: a process that is stopped or frozen answers nothing, and isn't dead.
-    std::thread::spawn(asking);
-    answer.recv_timeout(DEAD_TIMEOUT).unwrap_or(false)
-}
-
-/// Unmounts a dead mount, and removes its control socket. A mount is dead if its process was
-/// killed, or if its connection to the kernel was aborted. Returns whether there was one.
-///
-/// `mount_point` is an absolute path without symbolic links.
-pub fn clear_dead_mount(mount_point: &Path) -> io::Result<bool> {
-    if !is_dead(mount_point) {
-        return Ok(false);
-    }
-    let Some(entry) = mount_at(mount_point)? else {
-        return Ok(false);
-    };
-    // Before the unmount: after it, the kernel may give the number to a new mount.
-    control::remove_socket(&entry.device);
-    session::detach(mount_point)?;
-    Ok(true)
 }
 
 fn parse(table: &[u8]) -> Vec<TableEntry> {

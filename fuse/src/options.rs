@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fetch::SecretToken;
+use crate::token::SecretToken;
 
 /// The options of a mount.
 ///

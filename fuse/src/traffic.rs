@@ -8,7 +8,7 @@ use cachewfs_format::RepoName;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::control::protocol::TrafficReport;
+use crate::report::TrafficReport;
 
 /// The reason for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::evict::CachedSegment;
-use super::open_files::OpenFiles;
+use super::open_files::OpenSegmentFiles;
 use super::{
     CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins, staged,
 };
@@ -51,7 +51,7 @@ pub(crate) struct Cache {
     /// if it never did.
     short_at: AtomicU64,
     grew: Notify,
-    open_files: OpenFiles,
+    open_files: OpenSegmentFiles,
     failures: CacheFailures,
 }
 
@@ -75,7 +75,7 @@ impl Cache {
             pinned,
             short_at: AtomicU64::new(0),
             grew: Notify::new(),
-            open_files: OpenFiles::new(),
+            open_files: OpenSegmentFiles::new(),
             failures: CacheFailures::default(),
         };
         // The limit may be lower than at the last start: then this wakes eviction.

@@ -17,13 +17,13 @@ const FILES_OF_ONE: u64 = 2;
 
 /// The open files of the segments that were used last. They stay open for the next read.
 #[derive(Debug)]
-pub(super) struct OpenFiles {
+pub(super) struct OpenSegmentFiles {
     /// By address. A file in the map stays alive, so no other one gets its address.
     newest: Mutex<LruCache<usize, Arc<SegmentFile>>>,
     max: usize,
 }
 
-impl OpenFiles {
+impl OpenSegmentFiles {
     /// Returns an empty set, which may take half of the files that this process may open.
     pub(super) fn new() -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::Cache;
 use super::evict::scan;
-use super::open_files::OpenFiles;
+use super::open_files::OpenSegmentFiles;
 use super::staged;
 
 const MIB: u64 = 1 << 20;
@@ -138,7 +138,7 @@ fn temporary_files_of_killed_mounts_are_removed_and_those_of_others_are_not() {
 fn only_the_files_that_were_used_last_stay_open() {
     let directory = TempDir::new().unwrap();
     let cache = Cache::open(directory.path(), 100 * MIB).unwrap();
-    let open_files = OpenFiles::with_max(2);
+    let open_files = OpenSegmentFiles::with_max(2);
     let open = |seed| {
         let id = store(&cache, seed);
         let table = cache.table(id).unwrap();

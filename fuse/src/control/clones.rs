@@ -11,7 +11,7 @@ use cachewfs_format::RepoName;
 use parking_lot::Mutex;
 
 use super::connections::Peer;
-use crate::hand_over::CloneState;
+use crate::saved_state::CloneState;
 
 /// At most this many bytes in the path of a clone: the limit of Linux itself.
 const MAX_PATH_LEN: usize = 4096;

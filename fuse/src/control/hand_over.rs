@@ -13,8 +13,8 @@ use super::clones::Clones;
 use super::server::{BindError, ControlConnection, Server};
 use super::socket::ControlSocket;
 use super::socket_directory::SocketDirectory;
-use crate::hand_over::CloneState;
 use crate::mount_table::DeviceNumber;
+use crate::saved_state::CloneState;
 
 impl Server {
     /// Goes on listening on the socket of another process, which handed its mount over. The file

@@ -18,6 +18,8 @@ pub use cachewfs_format::SnapshotPart;
 use cachewfs_format::{RepoName, SnapshotId};
 use serde::{Deserialize, Serialize};
 
+pub use crate::report::{FailedReadReport, FailureReport, PartReport, RepoReport, TrafficReport};
+
 /// A request of a client to a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
@@ -181,87 +183,4 @@ pub struct StatusReport {
     pub outage: Option<FailureReport>,
     /// The repositories that were looked up since the mount started, and the pinned ones.
     pub repos: Vec<RepoReport>,
-}
-
-/// A failure that lasts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailureReport {
-    /// The reason, with its whole chain of causes, in one line.
-    pub reason: String,
-    /// The time of its first occurrence, in seconds since the epoch.
-    pub since: u64,
-}
-
-/// A file or directory of a repository whose last read failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedReadReport {
-    /// The path in the repository's directory. A directory stands for the names in it.
-    pub path: String,
-    /// The reason, and since when reads of this path fail.
-    #[serde(flatten)]
-    pub failure: FailureReport,
-}
-
-/// Counts of requests to the daemons and of the bytes they sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrafficReport {
-    /// HTTP requests.
-    pub requests: u64,
-    /// Bytes of response bodies.
-    pub fetched_bytes: u64,
-    /// Of `fetched_bytes`, the bytes that a reader waited for.
-    pub demand_bytes: u64,
-    /// Requests that a reader waited for.
-    pub demand_requests: u64,
-    /// Retries of failed requests.
-    pub retries: u64,
-    /// Of `fetched_bytes`, the bytes of direct reads: from the bucket that a daemon redirected to.
-    #[serde(default)]
-    pub direct_bytes: u64,
-}
-
-/// The state of a repository in a mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoReport {
-    /// The repository.
-    pub repo: RepoName,
-    /// The snapshot that the mount shows, or `None` until the first lookup succeeds.
-    pub snapshot: Option<SnapshotId>,
-    /// Whether it is pinned.
-    pub is_pinned: bool,
-    /// Length of the archive in bytes.
-    pub archive_bytes: u64,
-    /// How much of each part is cached.
-    pub parts: Vec<PartReport>,
-    /// How many times the mount moved to a new snapshot since it started.
-    pub catch_ups: u64,
-    /// When the mount last asked the daemon for a newer snapshot, in seconds since the epoch.
-    pub checked_at: Option<u64>,
-    /// The last error, or `None` if a later attempt succeeded.
-    pub last_error: Option<String>,
-    /// Why the mount doesn't fetch the snapshot by itself, or `None` if it does.
-    #[serde(default)]
-    pub unhydrated: Option<String>,
-    /// The files whose last read failed, the latest first.
-    #[serde(default)]
-    pub failed_reads: Vec<FailedReadReport>,
-    /// A sentence about files of HEAD's tree that the work tree lacks.
-    #[serde(default)]
-    pub notice: Option<String>,
-    /// Clones that borrow its objects.
-    pub clones: Vec<PathBuf>,
-    /// The traffic of this repository.
-    pub traffic: TrafficReport,
-}
-
-/// How much of one part of a repository is cached. Right after a restart, chunks count as cached
-/// before their checksums have been compared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartReport {
-    /// `refs`, `indexes`, `tip`, `increments`, `work tree`, `commits`, `trees` or `history`.
-    pub part: String,
-    /// Cached bytes, compressed as in the archive.
-    pub cached_bytes: u64,
-    /// Compressed bytes of the part in the archive.
-    pub total_bytes: u64,
 }

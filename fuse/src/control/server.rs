@@ -29,7 +29,7 @@ use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPa
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 use crate::fetch::FetchError;
-use crate::fs::Tree;
+use crate::ino::Tree;
 use crate::mount_table::DeviceNumber;
 use crate::repository::{Repositories, Repository, kept_of};
 use crate::segment::ReadError;
@@ -108,19 +108,17 @@ impl Server {
 
     /// Answers requests until the mount ends, or until [`Server::pause`].
     pub(crate) fn serve(&self, repositories: &Arc<Repositories>) {
-        let backend = Arc::clone(repositories.segments.backend());
+        let tasks = repositories.tasks().clone();
         let (socket, stop) = (Arc::clone(&self.socket), self.stop.clone());
         let repositories = Arc::clone(repositories);
         let (connections, clones) = (Arc::clone(&self.connections), Arc::clone(&self.clones));
         let (paused, successors) = (CancellationToken::new(), self.successors.clone());
         *self.paused.lock() = paused.clone();
-        let tasks = backend.tasks.clone();
-        tasks.clone().spawn(async move {
+        tasks.clone().spawn_until_end(async move {
             let mut has_failed = false;
             loop {
                 let accepted = tokio::select! {
                     accepted = socket.listener.accept() => accepted,
-                    () = backend.ending.cancelled() => return,
                     () = paused.cancelled() => return,
                 };
                 let stream = match accepted {
@@ -135,10 +133,8 @@ impl Server {
                             warn!(%error, "Can't accept a connection on {socket}: {error}");
                         }
                         has_failed = true;
-                        tokio::select! {
-                            () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
-                            () = backend.ending.cancelled() => return,
-                        }
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
                     }
                 };
                 // Before a task is spawned: connections beyond the limits hold neither a task nor a
@@ -155,15 +151,9 @@ impl Server {
                     peer,
                     _permit: permit,
                 };
-                let ending = backend.ending.clone();
-                tasks.spawn(async move {
-                    tokio::select! {
-                        outcome = session.run(stream) => {
-                            if let Err(error) = outcome {
-                                debug!(%error, "A control connection broke: {error}");
-                            }
-                        }
-                        () = ending.cancelled() => {}
+                tasks.spawn_until_end(async move {
+                    if let Err(error) = session.run(stream).await {
+                        debug!(%error, "A control connection broke: {error}");
                     }
                 });
             }
@@ -283,19 +273,15 @@ impl ControlConnection {
                 }
                 answer
             }
-            ControlRequest::Unpin { repo } => {
-                let cache = &self.repositories.segments.backend().cache;
-                match cache.unpin(&repo) {
-                    Ok(true) => Ok(ControlAnswer::Nothing),
-                    Ok(false) => Err(format!("{repo} is not pinned")),
-                    Err(error) => Err(format!("can't unpin {repo}: {error}")),
-                }
-            }
+            ControlRequest::Unpin { repo } => match self.repositories.cache().unpin(&repo) {
+                Ok(true) => Ok(ControlAnswer::Nothing),
+                Ok(false) => Err(format!("{repo} is not pinned")),
+                Err(error) => Err(format!("can't unpin {repo}: {error}")),
+            },
             ControlRequest::Refresh { repo } => {
                 let text = format!("the daemon fetches {repo} from upstream");
                 send_progress(&progress, &text, 0, 0);
-                let source = &self.repositories.segments.backend().source;
-                if let Err(error) = source.refresh(&repo).await {
+                if let Err(error) = self.repositories.source().refresh(&repo).await {
                     // A first clone and publish may take longer than the timeout of this request.
                     // Then `resolve` below waits for them, as a plain lookup does.
                     let resolve_waits = matches!(error, FetchError::Unreachable { .. })
@@ -358,7 +344,7 @@ impl ControlConnection {
         part: SnapshotPart,
         progress: &watch::Sender<Option<Progress>>,
     ) -> Result<ControlAnswer, String> {
-        let traffic = &self.repositories.segments.backend().traffic;
+        let traffic = self.repositories.traffic();
         let before = traffic.report_of(&repository.name).fetched_bytes;
         let generation = repository.view().generation;
         let text = format!("fetching {} into the cache", repository.name);
@@ -388,7 +374,7 @@ impl ControlConnection {
     }
 
     async fn status(&self) -> Result<StatusReport, String> {
-        let backend = self.repositories.segments.backend();
+        let cache = self.repositories.cache();
         let options = &self.repositories.options;
         let repositories = Arc::clone(&self.repositories);
         // Looks at the files of the cache.
@@ -403,15 +389,14 @@ impl ControlConnection {
             mount_point: options.mount_point.clone(),
             daemons: options.daemons.clone(),
             cache_dir: options.cache_dir.clone(),
-            cache_bytes: backend.cache.used_bytes(),
-            cache_max_bytes: backend.cache.max_bytes(),
-            cache_failure: backend
-                .cache
+            cache_bytes: cache.used_bytes(),
+            cache_max_bytes: cache.max_bytes(),
+            cache_failure: cache
                 .failures()
                 .present()
                 .map(|known| known.failure.report()),
-            cache_short_at: backend.cache.short_at(),
-            traffic: backend.traffic.report(),
+            cache_short_at: cache.short_at(),
+            traffic: self.repositories.traffic().report(),
             outage: self.repositories.reachability.outage(),
             repos,
         })

@@ -132,10 +132,7 @@ async fn a_mount_that_ends_removes_its_socket_and_no_other() {
 
     // The number of the first filesystem was given to another one.
     let next = Server::bind(sockets, &device(), false).unwrap();
-    let backend = served.bench.fs.repositories().segments.backend();
-    backend.ending.cancel();
-    backend.tasks.close();
-    backend.tasks.wait().await;
+    served.bench.fs.repositories().tasks().end_all().await;
     drop(served.server);
 
     assert!(socket.exists());

@@ -9,10 +9,12 @@ use futures_util::{StreamExt as _, stream};
 use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 
-use super::race::{SILENCE_TIMEOUT, silence};
+use super::connection::ConnectionError;
 use super::{BodyStream, FetchError};
 use crate::awake;
 
+/// How long a daemon may take to begin its answer.
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// At most this many bytes of the body of a refusal.
 const MAX_REFUSAL_LEN: u64 = 64 << 10;
 
@@ -36,6 +38,15 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
                 return Err(FetchError::Unreachable { daemon, source });
             }
         }
+    }
+}
+
+/// Returns the error of a request to `daemon` after a silence that `lasted` so long.
+pub(super) fn silence(daemon: &str, lasted: Duration) -> FetchError {
+    let seconds = lasted.as_secs();
+    FetchError::Unreachable {
+        daemon: daemon.to_owned(),
+        source: ConnectionError::Silent { seconds },
     }
 }
 

@@ -29,12 +29,12 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 pub(super) struct Clients {
     /// A client that makes a new connection for each request.
     pub(super) fresh: Client,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptClient>,
 }
 
 /// A client that keeps connections, and the circumstances in which they were made.
 #[derive(Debug)]
-struct Kept {
+struct KeptClient {
     client: Client,
     /// The number of times that the connections were dropped.
     drops: u64,
@@ -54,7 +54,7 @@ impl Clients {
     pub(super) fn new() -> Result<Self, reqwest::Error> {
         Ok(Self {
             fresh: builder().pool_max_idle_per_host(0).build()?,
-            kept: Mutex::new(Kept {
+            kept: Mutex::new(KeptClient {
                 client: builder().build()?,
                 drops: 0,
                 clock: Clock::now(),
@@ -93,7 +93,7 @@ impl Clients {
     }
 }
 
-impl Kept {
+impl KeptClient {
     /// Returns whether the connections were made before a suspend, or in another network.
     fn is_elsewhere(&mut self) -> bool {
         let now = Clock::now();

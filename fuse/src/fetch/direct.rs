@@ -17,6 +17,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::daemon::Daemon;
+use super::error::DirectError;
 use super::{BodyStream, FetchError};
 use crate::traffic::Meter;
 
@@ -29,51 +30,6 @@ const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254
 const LONGEST_SILENCE: Duration = Duration::from_secs(3);
 /// At most this many redirects within a daemon's own host, as proxies send them.
 const MAX_REDIRECTS: usize = 3;
-
-/// Why a direct read fails. It never contains the URL, which is a secret.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DirectError {
-    /// The daemon's redirect isn't safe to follow, or isn't valid.
-    #[error("the daemon's redirect is refused: {reason}")]
-    Target {
-        /// The reason for the refusal.
-        reason: &'static str,
-    },
-    /// No connection could be made, or the connection broke.
-    #[error("the connection to {origin} failed")]
-    Unreachable {
-        /// Scheme, host and port.
-        origin: String,
-        /// The error of the HTTP client, without the URL.
-        source: reqwest::Error,
-    },
-    /// The bucket answers with another status than 206.
-    #[error("{origin} answered {status}")]
-    Status {
-        /// Scheme, host and port.
-        origin: String,
-        /// The HTTP status.
-        status: u16,
-    },
-    /// The bucket sends another range.
-    #[error("{origin} sent another range than the requested one")]
-    Range {
-        /// Scheme, host and port.
-        origin: String,
-    },
-    /// The body is shorter or longer than the range.
-    #[error("{origin} sent another number of bytes than requested")]
-    Length {
-        /// Scheme, host and port.
-        origin: String,
-    },
-    /// The answer takes too long.
-    #[error("{origin} took too long to answer")]
-    Slow {
-        /// Scheme, host and port.
-        origin: String,
-    },
-}
 
 /// The time limits of a direct read.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::DirectError;
 use super::connection::ConnectionError;
 
 /// Why a request for bytes fails.
@@ -123,4 +122,67 @@ impl FetchError {
             }
         }
     }
+
+    /// Returns whether no daemon was reached.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Silent { .. } => true,
+            // A load balancer answers so if it reaches no daemon. A daemon's own answer has a body.
+            Self::Status { status, .. } => (502..=504).contains(status),
+            Self::Refused { .. }
+            | Self::NotYet { .. }
+            | Self::Failed { .. }
+            | Self::Cut { .. }
+            | Self::NotJson { .. }
+            | Self::TooLong { .. }
+            | Self::Broken { .. }
+            | Self::Direct(_)
+            | Self::Ending => false,
+        }
+    }
+}
+
+/// Why a direct read fails. It never contains the URL, which is a secret.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DirectError {
+    /// The daemon's redirect isn't safe to follow, or isn't valid.
+    #[error("the daemon's redirect is refused: {reason}")]
+    Target {
+        /// The reason for the refusal.
+        reason: &'static str,
+    },
+    /// No connection could be made, or the connection broke.
+    #[error("the connection to {origin} failed")]
+    Unreachable {
+        /// Scheme, host and port.
+        origin: String,
+        /// The error of the HTTP client, without the URL.
+        source: reqwest::Error,
+    },
+    /// The bucket answers with another status than 206.
+    #[error("{origin} answered {status}")]
+    Status {
+        /// Scheme, host and port.
+        origin: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The bucket sends another range.
+    #[error("{origin} sent another range than the requested one")]
+    Range {
+        /// Scheme, host and port.
+        origin: String,
+    },
+    /// The body is shorter or longer than the range.
+    #[error("{origin} sent another number of bytes than requested")]
+    Length {
+        /// Scheme, host and port.
+        origin: String,
+    },
+    /// The answer takes too long.
+    #[error("{origin} took too long to answer")]
+    Slow {
+        /// Scheme, host and port.
+        origin: String,
+    },
 }

@@ -6,23 +6,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use cachewfs_format::api::{self, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName};
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use reqwest::header::{CONTENT_LOCATION, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::answer::{daemon_of, exactly, header, snapshot_of, total_len, whole_body};
+use super::answer::{
+    SILENCE_TIMEOUT, daemon_of, exactly, header, snapshot_of, total_len, whole_body,
+};
 use super::clients::Clients;
 use super::connection::ConnectionError;
 use super::daemon::{Daemon, in_order};
-use super::direct::{self, DirectError, DirectTimeouts};
+use super::direct::{self, DirectTimeouts};
+use super::error::DirectError;
 use super::host_list::HostList;
-use super::race::{DaemonAnswer, Question, SILENCE_TIMEOUT};
-use super::source::BoxFuture;
+use super::race::{DaemonAnswer, Question};
 use super::trust::DirectOffer;
-use super::{ArchiveSource, BodyStream, DaemonToken, FetchError, RangeRequest, Tail, TailAnswer};
+use super::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswer};
 use crate::awake::{self, Elapsed};
 use crate::options::MountOptions;
+use crate::token::DaemonToken;
 use crate::traffic::{Meter, Purpose, Traffic};
 
 /// At most this many characters of a notice. A longer one is cut.

@@ -21,15 +21,9 @@ mod error;
 mod host_list;
 mod http;
 mod race;
-#[cfg(test)]
-pub(crate) mod scripted;
 mod source;
-mod token;
 mod trust;
 
-pub(crate) use direct::DirectError;
 pub(crate) use error::FetchError;
 pub(crate) use http::HttpSource;
 pub(crate) use source::{ArchiveSource, BodyStream, RangeRequest, Tail, TailAnswer, current_tail};
-pub(crate) use token::DaemonToken;
-pub use token::{SecretToken, TokenError};

@@ -20,13 +20,13 @@ use futures_util::stream::FuturesUnordered;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::answer::refusal;
+use super::FetchError;
+use super::answer::{SILENCE_TIMEOUT, refusal, silence};
 use super::clients::Clients;
-use super::connection::ConnectionError;
 use super::daemon::Daemon;
 use super::trust::DirectOffer;
-use super::{DaemonToken, FetchError};
 use crate::awake;
+use crate::token::DaemonToken;
 use crate::traffic::Meter;
 
 /// How long a kept connection is waited for before a new one is made.
@@ -34,8 +34,6 @@ const KEPT_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long a daemon is waited for after that, before the next one is asked. A daemon itself waits
 /// 3 s for a first snapshot before it answers, and first lookups end after 5 s.
 const FRESH_PATIENCE: Duration = Duration::from_millis(2500);
-/// How long a daemon may take to begin its answer.
-pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A question to the daemons.
 pub(super) struct Question<'a, R> {
@@ -298,15 +296,6 @@ async fn answer(
     match awake::timeout(patience, refusal(response)).await {
         Ok(error) => Err(error),
         Err(_) => Err(silence(&url, patience)),
-    }
-}
-
-/// Returns the error of a request to `daemon` after a silence that `lasted` so long.
-pub(super) fn silence(daemon: &str, lasted: Duration) -> FetchError {
-    let seconds = lasted.as_secs();
-    FetchError::Unreachable {
-        daemon: daemon.to_owned(),
-        source: ConnectionError::Silent { seconds },
     }
 }
 

@@ -2,20 +2,18 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cachewfs_format::api::RefreshAnswer;
 use cachewfs_format::api::code::NO_CHECKOUT;
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use super::FetchError;
 use crate::traffic::Purpose;
 
-/// A future that can be moved to another thread.
-pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The pieces of a body, in order, as they arrive.
 pub(crate) type BodyStream = BoxStream<'static, Result<Bytes, FetchError>>;
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use futures_util::future::join3;
 
+use super::around::{fetch_around, number_at, read};
 use super::sorted_ids::{FANOUT_LEN, SortedIds, guess};
-use super::{fetch_around, number_at, read};
 use crate::segment::{ReadError, Segment};
 
 const HEADER_LEN: usize = 8;

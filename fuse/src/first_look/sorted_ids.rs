@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
 
-use super::{fetch_around, number_at, read};
+use super::around::{fetch_around, number_at, read};
 use crate::segment::{ReadError, Segment};
 
 /// Bytes of a fan-out table: 256 numbers. Number `n` counts the ids whose first byte is at most

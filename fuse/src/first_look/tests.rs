@@ -3,18 +3,19 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_format::{
-    ChunkEncoding, Digest, GitPath, RepoName, SegmentWriter, SnapshotId, TocFile, TocSegment,
-    encode_chunk,
+    ChunkEncoding, Digest, GitPath, ObjectId, RepoName, Role, SegmentWriter, SnapshotId, TocFile,
+    TocSegment, encode_chunk,
 };
 use tempfile::TempDir;
 
-use super::*;
+use super::{commit_graph, pack_index};
 use crate::cache::Cache;
-use crate::fetch::scripted::ScriptedSource;
-use crate::segment::{Backend, SegmentLocation, Segments};
+use crate::segment::{Backend, Segment, SegmentLocation, Segments};
+use crate::testing::scripted::ScriptedSource;
 use crate::traffic::Traffic;
 
 /// Enough commits that neither the index nor the commit-graph is small enough to be fetched whole.

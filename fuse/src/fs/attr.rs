@@ -1,6 +1,6 @@
 //! The attributes of files and directories.
 
-use super::Ino;
+use crate::ino::Ino;
 
 /// The attributes that `getattr` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

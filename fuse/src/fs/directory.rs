@@ -5,89 +5,17 @@
 //! names that a new snapshot changed. So each entry that the kernel caches is either from the new
 //! snapshot, or is dropped afterwards.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use cachewfs_format::RepoName;
-use parking_lot::Mutex;
 
-use super::lookup::{DOT_GIT, INDEX, join, top_of, tree_file, tree_root, work_tree_node};
-use super::{Area, Attr, Fs, Ino, Node, Tree};
-use crate::error::FsError;
-use crate::repository::{Repository, View};
+use super::listing::{DirectoryEntry, Listing, MadeFrom, OpenDirectory};
+use super::lookup::{DOT_GIT, INDEX, join, top_of, tree_node, tree_root, work_tree_node};
+use super::{Fs, FsError, Node};
+use crate::ino::{Area, Ino, Tree};
+use crate::repository::Repository;
 use crate::traffic::Purpose;
-use crate::view::StaticNode;
-
-/// An entry of a directory.
-#[derive(Debug)]
-pub(crate) struct DirectoryEntry {
-    /// The name.
-    pub name: Vec<u8>,
-    /// The attributes of the file or directory.
-    pub attr: Attr,
-    pub(super) node: Node,
-}
-
-/// The entries of a directory at one moment, `.` and `..` first.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    pub(crate) entries: Vec<DirectoryEntry>,
-    pub(super) made_from: MadeFrom,
-}
-
-/// The origin of a listing.
-#[derive(Debug)]
-pub(super) enum MadeFrom {
-    /// A view of the directory's repository.
-    View(Arc<Repository>, View),
-    /// The names of repositories.
-    Names,
-    /// Something that another process showed, and this one took over.
-    AnotherProcess,
-}
-
-impl Listing {
-    /// Returns whether the listing is of the current view. The kernel must not cache one that
-    /// isn't.
-    pub(crate) fn is_current(&self) -> bool {
-        match &self.made_from {
-            MadeFrom::View(repository, made_from) => {
-                let now = repository.view();
-                Arc::ptr_eq(&now.generation, &made_from.generation)
-                    && Arc::ptr_eq(&now.objects, &made_from.objects)
-            }
-            MadeFrom::Names => true,
-            MadeFrom::AnotherProcess => false,
-        }
-    }
-}
-
-/// The open directories by handle.
-#[derive(Debug, Default)]
-pub(super) struct OpenDirectories {
-    next: AtomicU64,
-    open: Mutex<HashMap<u64, OpenDirectory>>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct OpenDirectory {
-    pub(super) ino: Ino,
-    pub(super) listing: Option<Arc<Listing>>,
-}
-
-impl OpenDirectories {
-    /// Returns the next handle, and all open directories by handle.
-    pub(super) fn all(&self) -> (u64, HashMap<u64, OpenDirectory>) {
-        (self.next.load(Ordering::Relaxed), self.open.lock().clone())
-    }
-
-    /// Takes over the open directories of another process.
-    pub(super) fn restore(&self, next: u64, directories: Vec<(u64, OpenDirectory)>) {
-        self.next.store(next, Ordering::Relaxed);
-        self.open.lock().extend(directories);
-    }
-}
 
 impl Fs {
     /// Opens a directory. Returns its handle.
@@ -223,20 +151,12 @@ async fn tree_children(
     path: &[u8],
 ) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
     let view = repository.view();
-    let mut children: Vec<(Vec<u8>, Node)> = tree
-        .nodes(&view)
+    let mut children: Vec<(Vec<u8>, Node)> = view
+        .tree(tree)
         .children(path)
         .into_iter()
         .map(|(name, node)| {
-            let path = join(path, name);
-            let node = match node {
-                StaticNode::File(file) => tree_file(repository, tree, &path, file.clone()),
-                StaticNode::Directory => Node::TreeDirectory {
-                    repository: Arc::clone(repository),
-                    tree,
-                    path,
-                },
-            };
+            let node = tree_node(repository, tree, &join(path, name), node);
             (name.to_vec(), node)
         })
         .collect();

@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::directory::{DirectoryEntry, Listing, MadeFrom, OpenDirectory};
 use super::inode::InodeChanges;
-use super::open::OpenFile;
-use super::{Fs, Ino, Node};
-use crate::hand_over::{
+use super::listing::{DirectoryEntry, Listing, MadeFrom, OpenDirectory};
+use super::open_file::OpenFile;
+use super::{Fs, Node};
+use crate::holder::OpenSegment;
+use crate::ino::Ino;
+use crate::repository::Repository;
+use crate::saved_state::{
     ContentState, FileState, HandOverError, InodeState, Loader, NodeState, OpenDirectoryState,
     OpenFileState, OpenedState, Saver, State, Text,
 };
-use crate::passthrough::Backing;
-use crate::recovery::OpenSegment;
-use crate::view::{FileContent, StaticFile, WorkTreeFile};
+use crate::segment::Backing;
+use crate::view::{FileContent, StaticFile};
 
 impl Fs {
     /// Adds the inodes that changed since `sent`: the inodes and lookups of an earlier message.
@@ -47,7 +49,7 @@ impl Fs {
                 OpenFile::Segment(segment) => {
                     OpenedState::Content(ContentState::Segment(saver.segment(segment)?))
                 }
-                OpenFile::WorkTree(file) => OpenedState::WorkTree(file.save(saver)?),
+                OpenFile::WorkTree(file) => OpenedState::WorkTree(saver.work_tree_file(file)?),
             };
             saver.state.files.push(OpenFileState { handle, file });
         }
@@ -87,10 +89,11 @@ impl Fs {
         inodes: Vec<InodeState>,
         recounted: Vec<(Ino, u64)>,
         loader: &Loader,
+        repositories: &[Arc<Repository>],
     ) -> Result<(), HandOverError> {
         let mut new = Vec::new();
         for InodeState { ino, lookups, node } in inodes {
-            let node = load_node(node, loader)?;
+            let node = load_node(node, loader, repositories)?;
             if node.ino() != ino {
                 // The kernel would have two inodes for one file.
                 return Err(HandOverError::state(
@@ -108,6 +111,7 @@ impl Fs {
         &self,
         state: State,
         loader: &Loader,
+        repositories: &[Arc<Repository>],
     ) -> Result<(), HandOverError> {
         for (place, id) in state.backing {
             let mut opens = loader.segment(place)?.opens.lock();
@@ -117,7 +121,7 @@ impl Fs {
         for OpenFileState { handle, file } in state.files {
             let file = match file {
                 OpenedState::WorkTree(file) => {
-                    OpenFile::WorkTree(Arc::new(WorkTreeFile::restore(file, loader)?))
+                    OpenFile::WorkTree(Arc::new(loader.work_tree_file(file)?))
                 }
                 OpenedState::Content(content) => match loader.content(&content)? {
                     FileContent::Bytes(bytes) => OpenFile::Bytes(bytes),
@@ -147,7 +151,7 @@ impl Fs {
         {
             let entries = listing.map(|entries| {
                 let entries = entries.into_iter().map(|(Text(name), node)| {
-                    let node = load_node(node, loader)?;
+                    let node = load_node(node, loader, repositories)?;
                     let attr = node.attr();
                     Ok(DirectoryEntry { name, attr, node })
                 });
@@ -170,7 +174,7 @@ impl Fs {
 fn save_node(node: &Node, saver: &mut Saver) -> Result<Option<NodeState>, HandOverError> {
     let repository = match node
         .repository()
-        .map(|repository| saver.repository(repository))
+        .map(|repository| saver.repository(&repository.name))
     {
         Some(None) => return Ok(None),
         Some(Some(place)) => place,
@@ -209,12 +213,22 @@ fn save_node(node: &Node, saver: &mut Saver) -> Result<Option<NodeState>, HandOv
         Node::WorkTreeFile { file, path, .. } => NodeState::WorkTreeFile {
             repository,
             path: path.as_slice().into(),
-            file: file.save(saver)?,
+            file: saver.work_tree_file(file)?,
         },
     }))
 }
 
-fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
+/// Returns the node that another process described. `repositories` are those of the state, in the
+/// order of their places.
+fn load_node(
+    node: NodeState,
+    loader: &Loader,
+    repositories: &[Arc<Repository>],
+) -> Result<Node, HandOverError> {
+    let adopted = |place: usize| {
+        let repository = repositories.get(place).cloned();
+        repository.ok_or_else(|| HandOverError::state("a repository that was not sent"))
+    };
     Ok(match node {
         NodeState::Names { area, prefix } => Node::Names { area, prefix },
         NodeState::Unloaded { area, name } => Node::Unloaded { area, name },
@@ -223,7 +237,7 @@ fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
             tree,
             path,
         } => Node::TreeDirectory {
-            repository: loader.repository(repository)?,
+            repository: adopted(repository)?,
             tree,
             path: path.0,
         },
@@ -232,7 +246,7 @@ fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
             tree,
             file,
         } => Node::TreeFile {
-            repository: loader.repository(repository)?,
+            repository: adopted(repository)?,
             tree,
             path: file.path.0,
             file: StaticFile {
@@ -241,7 +255,7 @@ fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
             },
         },
         NodeState::WorkTreeDirectory { repository, path } => Node::WorkTreeDirectory {
-            repository: loader.repository(repository)?,
+            repository: adopted(repository)?,
             path: path.0,
         },
         NodeState::WorkTreeFile {
@@ -249,8 +263,8 @@ fn load_node(node: NodeState, loader: &Loader) -> Result<Node, HandOverError> {
             path,
             file,
         } => Node::WorkTreeFile {
-            repository: loader.repository(repository)?,
-            file: WorkTreeFile::restore(file, loader)?,
+            repository: adopted(repository)?,
+            file: loader.work_tree_file(file)?,
             path: path.0,
         },
     })

@@ -3,27 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use cachewfs_format::inode_of;
 use parking_lot::Mutex;
 
-use super::{Area, Node};
-use crate::error::FsError;
-
-/// The number of an inode.
-pub(crate) type Ino = u64;
-
-/// The root of the mount.
-pub(super) const ROOT_INO: Ino = 1;
-
-/// Returns the number of the inode with an identity: a digest of the four parts.
-///
-/// So the same file has the same number in each process and after each restart.
-pub(crate) fn ino_of(tag: &[u8], repo: &str, path: &[u8], content: &[u8]) -> Ino {
-    if tag == b"names" && path.is_empty() {
-        return ROOT_INO;
-    }
-    inode_of(&[tag, repo.as_bytes(), path, content])
-}
+use super::error::FsError;
+use super::node::Node;
+use crate::ino::{Area, Ino};
 
 /// The node of each inode that the kernel knows, with the kernel's count of lookups.
 #[derive(Debug, Default)]
@@ -47,20 +31,22 @@ pub(super) struct InodeChanges {
 impl InodeTable {
     /// Returns the node of an inode.
     pub(super) fn get(&self, ino: Ino) -> Result<Node, FsError> {
-        if ino == ROOT_INO {
+        if ino == Ino::ROOT {
             return Ok(Node::Names {
                 area: Area::Root,
                 prefix: String::new(),
             });
         }
         let inodes = self.0.lock();
-        let inode = inodes.get(&ino).ok_or(FsError::UnknownInode { ino })?;
+        let inode = inodes
+            .get(&ino)
+            .ok_or(FsError::UnknownInode { ino: ino.0 })?;
         Ok(inode.node.clone())
     }
 
     /// Records that the kernel learns of an inode, and counts a lookup.
     pub(super) fn remember(&self, ino: Ino, node: Node) {
-        if ino == ROOT_INO {
+        if ino == Ino::ROOT {
             return;
         }
         let mut inodes = self.0.lock();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cachewfs_format::RepoName;
 
-use super::{Area, Attr, Fs, Ino, Node, Tree};
-use crate::error::FsError;
+use super::{Attr, Fs, FsError, Node};
+use crate::ino::{Area, Ino, Tree};
 use crate::repository::{RepoError, Repository, ResolvedName, is_probed};
 use crate::traffic::Purpose;
 use crate::view::{FileContent, StaticFile, StaticNode, WorkTreeNode};
@@ -179,14 +179,26 @@ async fn tree_child(
         };
         return Ok(tree_file(repository, tree, path, file));
     }
-    match tree.nodes(&view).get(path) {
+    match view.tree(tree).get(path) {
         None => Err(FsError::NoEntry),
-        Some(StaticNode::File(file)) => Ok(tree_file(repository, tree, path, file.clone())),
-        Some(StaticNode::Directory) => Ok(Node::TreeDirectory {
+        Some(node) => Ok(tree_node(repository, tree, path, node)),
+    }
+}
+
+/// Returns the node of a file or directory of a small tree.
+pub(super) fn tree_node(
+    repository: &Arc<Repository>,
+    tree: Tree,
+    path: &[u8],
+    node: &StaticNode,
+) -> Node {
+    match node {
+        StaticNode::File(file) => tree_file(repository, tree, path, file.clone()),
+        StaticNode::Directory => Node::TreeDirectory {
             repository: Arc::clone(repository),
             tree,
             path: path.to_vec(),
-        }),
+        },
     }
 }
 

@@ -3,74 +3,17 @@
 use std::sync::Arc;
 
 use cachewfs_format::RepoName;
-use serde::{Deserialize, Serialize};
 
-use super::{Attr, FileKind, Ino, ino_of};
-use crate::repository::{Repository, View};
-use crate::view::{FileContent, StaticFile, StaticTree, WorkTreeFile};
+use super::{Attr, FileKind};
+use crate::ino::{Area, Ino, Tree};
+use crate::repository::Repository;
+use crate::view::{StaticFile, WorkTreeFile};
 
 /// The modification time of directories, in seconds since the epoch: 1980-01-02T00:00:00Z.
 ///
 /// Zip archives can't hold earlier years than 1980. The second day of the year is in 1980 in every
 /// time zone.
 const DIRECTORY_MTIME: i64 = 315_619_200;
-
-/// A top directory below which the mount shows repositories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Area {
-    /// The root of the mount.
-    Root,
-    /// `.objects`.
-    Objects,
-}
-
-/// A small tree of a repository, which is in memory as a whole.
-///
-/// All but the first are the bare repository, which has the packs, at different paths. A file of it
-/// is one inode at all paths, so that the kernel keeps its pages once. A directory is one inode at
-/// each path, because the kernel would move a directory that it finds at a second path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Tree {
-    /// `<repository>/.git`, which borrows the objects of [`Tree::Inner`].
-    Git,
-    /// The bare repository at `.objects/<repository>`, from which older clones borrow.
-    Objects,
-    /// The bare repository at `<repository>.git`.
-    Bare,
-    /// The bare repository at `<repository>/.git/cachewfs`, from which `.git` and clones borrow.
-    Inner,
-}
-
-impl Tree {
-    /// The trees that are the bare repository.
-    pub(crate) const BARE: [Self; 3] = [Self::Objects, Self::Bare, Self::Inner];
-
-    /// Returns the files and directories of the tree in `view`.
-    pub(crate) fn nodes(self, view: &View) -> &StaticTree {
-        match self {
-            Self::Git => &view.generation.git,
-            Self::Objects | Self::Bare | Self::Inner => &view.objects,
-        }
-    }
-
-    /// Returns the path of the tree's root from the mount point.
-    pub(crate) fn root(self, repo: &RepoName) -> String {
-        match self {
-            Self::Git => format!("{repo}/.git"),
-            Self::Objects => format!(".objects/{repo}"),
-            Self::Bare => format!("{repo}.git"),
-            Self::Inner => format!("{repo}/.git/cachewfs"),
-        }
-    }
-
-    /// Returns the tree that stands for all trees with this one's files.
-    fn of_files(self) -> Self {
-        match self {
-            Self::Git => Self::Git,
-            Self::Objects | Self::Bare | Self::Inner => Self::Bare,
-        }
-    }
-}
 
 /// The file or directory that an inode stands for.
 #[derive(Clone, Debug)]
@@ -133,46 +76,29 @@ impl Node {
     /// content.
     pub(crate) fn ino(&self) -> Ino {
         match self {
-            Self::Names {
-                area: Area::Root,
-                prefix,
-            } => ino_of(b"names", "", prefix.as_bytes(), b""),
-            Self::Names {
-                area: Area::Objects,
-                prefix,
-            } => ino_of(b"objects", "", prefix.as_bytes(), b""),
+            Self::Names { area, prefix } => Ino::of_names(*area, prefix),
             // The numbers of the loaded repository.
             Self::Unloaded {
                 area: Area::Root,
                 name,
-            } => work_tree_ino(name.as_str(), b""),
+            } => Ino::of_work_tree_directory(name, b""),
             Self::Unloaded {
                 area: Area::Objects,
                 name,
-            } => tree_directory_ino(name.as_str(), Tree::Objects, b""),
+            } => Ino::of_tree_directory(name, Tree::Objects, b""),
             Self::TreeDirectory {
                 repository,
                 tree,
                 path,
-            } => tree_directory_ino(repository.name.as_str(), *tree, path),
+            } => Ino::of_tree_directory(&repository.name, *tree, path),
             Self::TreeFile {
                 repository,
                 tree,
                 path,
                 file,
-            } => {
-                // With the content in the number, the bytes of an inode never change. So the kernel
-                // may keep them, and an open file keeps its bytes when the next snapshot replaces
-                // the file.
-                let content = match &file.content {
-                    FileContent::Bytes(bytes) => *blake3::hash(bytes).as_bytes(),
-                    FileContent::Segment(segment) => *segment.record().id.0.as_bytes(),
-                };
-                let repo = repository.name.as_str();
-                ino_of(tree_tag(tree.of_files()), repo, path, &content)
-            }
+            } => Ino::of_tree_file(&repository.name, *tree, path, file.content.digest()),
             Self::WorkTreeDirectory { repository, path } => {
-                work_tree_ino(repository.name.as_str(), path)
+                Ino::of_work_tree_directory(&repository.name, path)
             }
             Self::WorkTreeFile {
                 repository,
@@ -276,23 +202,4 @@ impl Node {
             }
         }
     }
-}
-
-fn tree_tag(tree: Tree) -> &'static [u8] {
-    match tree {
-        Tree::Git => b"git",
-        Tree::Objects => b"object tree",
-        Tree::Bare => b"bare",
-        Tree::Inner => b"inner",
-    }
-}
-
-/// Returns the inode number of a directory of a small tree.
-pub(crate) fn tree_directory_ino(repo: &str, tree: Tree, path: &[u8]) -> Ino {
-    ino_of(tree_tag(tree), repo, path, b"")
-}
-
-/// Returns the inode number of a directory of the work tree.
-pub(crate) fn work_tree_ino(repo: &str, path: &[u8]) -> Ino {
-    ino_of(b"work tree", repo, path, b"")
 }

@@ -1,75 +1,13 @@
 //! Opens, reads and releases files.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
-use super::{Fs, Ino, Node};
-use crate::error::FsError;
-use crate::segment::Segment;
-use crate::traffic::Purpose;
-use crate::view::{FileContent, WorkTreeFile};
-
-/// An open file. Its bytes stay the same when a newer snapshot is published.
-#[derive(Clone, Debug)]
-pub(crate) enum OpenFile {
-    /// A file whose bytes are in memory.
-    Bytes(Arc<[u8]>),
-    /// A file that is a whole segment.
-    Segment(Arc<Segment>),
-    /// A file of the work tree that shares a segment with others.
-    WorkTree(Arc<WorkTreeFile>),
-}
-
-/// The open files by handle.
-#[derive(Debug, Default)]
-pub(super) struct OpenFiles {
-    next: AtomicU64,
-    open: Mutex<HashMap<u64, OpenFile>>,
-}
-
-impl OpenFiles {
-    /// Returns the next handle, and all open files by handle.
-    pub(super) fn all(&self) -> (u64, HashMap<u64, OpenFile>) {
-        let open = self.open.lock();
-        (self.next.load(Ordering::Relaxed), open.clone())
-    }
-
-    /// Takes over the open files of another process.
-    pub(super) fn restore(&self, next: u64, files: Vec<(u64, OpenFile)>) {
-        self.next.store(next, Ordering::Relaxed);
-        let mut open = self.open.lock();
-        open.extend(files);
-    }
-}
-
-impl OpenFile {
-    /// Returns the segment of a file that is a whole segment, or `None` for other files.
-    pub(crate) fn segment(&self) -> Option<&Arc<Segment>> {
-        match self {
-            Self::Segment(segment) => Some(segment),
-            Self::Bytes(_) | Self::WorkTree(_) => None,
-        }
-    }
-
-    async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, FsError> {
-        Ok(match self {
-            Self::Bytes(bytes) => {
-                let at = |offset: u64| {
-                    usize::try_from(offset)
-                        .unwrap_or(usize::MAX)
-                        .min(bytes.len())
-                };
-                bytes[at(range.start)..at(range.end)].to_vec()
-            }
-            Self::Segment(segment) => segment.read(range, Purpose::Demand).await?,
-            Self::WorkTree(file) => file.read(range).await?,
-        })
-    }
-}
+use super::open_file::OpenFile;
+use super::{Fs, FsError, Node};
+use crate::ino::Ino;
+use crate::view::FileContent;
 
 impl Fs {
     /// Returns the file of an inode, without opening it yet.

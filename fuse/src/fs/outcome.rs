@@ -3,14 +3,14 @@
 use cachewfs_base::chain;
 use tracing::warn;
 
-use super::{Fs, Ino};
-use crate::error::FsError;
+use super::{Fs, FsError};
+use crate::ino::Ino;
 
 impl Fs {
     /// Notes that a call which reads the file or directory `ino` failed with `error`, or that it
     /// succeeded.
     pub(crate) fn note_outcome(&self, ino: Ino, error: Option<&FsError>) {
-        let failed_reads = &self.repositories.segments.backend().failed_reads;
+        let failed_reads = &self.repositories.failed_reads;
         let error = error.filter(|error| !error.is_expected());
         if error.is_none() && failed_reads.is_empty() {
             return;
@@ -51,14 +51,14 @@ impl Fs {
 
 #[cfg(test)]
 mod tests {
-    use crate::error::FsError;
     use crate::fetch::FetchError;
+    use crate::fs::FsError;
     use crate::testing::{REPO, archive, bench};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_read_that_failed_is_reported_with_its_file_until_a_read_succeeds() {
         let bench = bench(archive("main", b"PACK", &[("a", 0o100_644, b"content")]));
-        let mut ino = crate::fs::inode::ROOT_INO;
+        let mut ino = crate::ino::Ino::ROOT;
         for name in ["host", "org", "repo", "a"] {
             let found = bench.fs.lookup(ino, name.as_bytes()).await;
             ino = found.unwrap().ino;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::SegmentId;
 
-use super::lookup::{INDEX, top_of, tree_file, work_tree_node};
-use super::open::OpenFile;
-use super::{Area, Fs, Node, Tree};
-use crate::passthrough::Backing;
-use crate::recovery::OpenSegment;
+use super::lookup::{INDEX, top_of, tree_file, tree_node, work_tree_node};
+use super::open_file::OpenFile;
+use super::{Fs, Node};
+use crate::holder::OpenSegment;
+use crate::ino::{Area, Tree};
 use crate::repository::Repository;
+use crate::segment::Backing;
 use crate::segment::Segment;
 use crate::traffic::Purpose;
 use crate::view::{FileContent, StaticFile};
@@ -44,8 +45,7 @@ impl Fs {
             for area in [Area::Root, Area::Objects] {
                 self.inodes.assume([top_of(area, Arc::clone(&repository))]);
             }
-            let small = repository.small_nodes().into_iter();
-            self.inodes.assume(small.map(|(_, _, node)| node));
+            self.inodes.assume(small_nodes(&repository));
             self.inodes.assume(work_tree_nodes(&repository).await);
         }
     }
@@ -77,6 +77,16 @@ impl Fs {
         self.open_files.restore(next, files);
         self.open_directories.restore(next, Vec::new());
     }
+}
+
+/// Returns all nodes of the small trees.
+fn small_nodes(repository: &Arc<Repository>) -> Vec<Node> {
+    let view = repository.view();
+    let nodes_of = |tree: Tree| {
+        let nodes = view.tree(tree).nodes();
+        nodes.map(move |(path, node)| tree_node(repository, tree, path, node))
+    };
+    Tree::ALL.into_iter().flat_map(nodes_of).collect()
 }
 
 /// Returns all nodes of the work tree that the kernel may know.

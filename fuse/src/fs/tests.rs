@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use cachewfs_format::RepoName;
 
-use super::inode::ROOT_INO;
-use super::{Attr, FileKind, Fs, Ino};
-use crate::error::FsError;
+use super::{Attr, FileKind, Fs, FsError};
+use crate::ino::Ino;
 use crate::testing::{Bench, COMMIT, REPO, archive, archive_with_index, bench, index_parts};
 
 const FILES: [(&str, u32, &[u8]); 5] = [
@@ -19,7 +18,7 @@ const FILES: [(&str, u32, &[u8]); 5] = [
 
 /// Walks a path of names from the root.
 async fn walk(fs: &Fs, path: &[&str]) -> Result<Attr, FsError> {
-    let mut found = fs.getattr(ROOT_INO)?;
+    let mut found = fs.getattr(Ino::ROOT)?;
     for name in path {
         found = fs.lookup(found.ino, name.as_bytes()).await?;
     }

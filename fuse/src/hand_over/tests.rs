@@ -12,16 +12,15 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::state::FORMAT;
-use super::{
-    Channel, Given, HandOverError, Loader, READY_TIMEOUT, Saver, Successor, Taken, Text, accept,
-    begin, give, prepare, take,
-};
-use crate::adapter::Adapter;
+use super::hand_over::{Given, READY_TIMEOUT, Successor, begin};
+use super::wire::Channel;
+use super::{Taken, accept, give, prepare, take};
 use crate::control::Server;
-use crate::fetch::scripted::RangeFault;
-use crate::fs::{Fs, Tree};
-use crate::session::{self, ServedSession};
+use crate::fs::Fs;
+use crate::ino::{Ino, Tree};
+use crate::saved_state::{FORMAT, HandOverError, Loader, Saver, Text};
+use crate::session::{self, Adapter, ServedSession};
+use crate::testing::scripted::RangeFault;
 use crate::testing::{Bench, REPO, archive, bench};
 
 const FILES: [(&str, u32, &[u8]); 3] = [
@@ -30,8 +29,6 @@ const FILES: [(&str, u32, &[u8]); 3] = [
     ("text", 0o100_644, b"hello\n"),
 ];
 const PACK: &[u8] = &[7; 200 << 10];
-/// The inode of the root, as in the protocol.
-const ROOT: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mount, and the server of its control socket.
@@ -333,7 +330,7 @@ async fn a_repository_that_nobody_has_looked_into_stays_one() {
     before.repositories.resolve(&name).await.unwrap();
     // Its listings have the repository, because an earlier mount showed it.
     let old = before.restart();
-    let host = old.fs.lookup(ROOT, b"host").await.unwrap();
+    let host = old.fs.lookup(Ino::ROOT, b"host").await.unwrap();
     let org = old.fs.lookup(host.ino, b"org").await.unwrap();
     let handle = old.fs.opendir(org.ino).unwrap();
     let listing = old.fs.listing((org.ino, handle), 0).await.unwrap();
@@ -347,7 +344,9 @@ async fn a_repository_that_nobody_has_looked_into_stays_one() {
     let new = bench(archive("main", PACK, &FILES));
     let loader = Loader::new(&[], Vec::new(), &new.repositories.segments).unwrap();
     let inodes = saver.state.inodes;
-    new.fs.restore_inodes(inodes, Vec::new(), &loader).unwrap();
+    new.fs
+        .restore_inodes(inodes, Vec::new(), &loader, &[])
+        .unwrap();
 
     assert!(new.repositories.resolved().is_empty());
     assert_eq!(new.fs.getattr(repo.attr.ino).unwrap(), repo.attr);
@@ -367,10 +366,10 @@ async fn names_that_the_new_program_shows_otherwise_are_found() {
     let git = |path: &str| (Tree::Git, Text(path.into()));
     shown.retain(|(tree, path, _)| (*tree, path.clone()) != git("config"));
     for (tree, path, ino) in &mut shown {
-        *ino += u64::from((*tree, path.clone()) == git("HEAD"));
+        ino.0 += u64::from((*tree, path.clone()) == git("HEAD"));
     }
     let (tree, path) = git("gone");
-    shown.push((tree, path, 7));
+    shown.push((tree, path, Ino(7)));
 
     let mut stale = repository.stale_names(&shown);
     stale.sort();

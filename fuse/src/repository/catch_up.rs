@@ -25,11 +25,10 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::load::FirstPoll;
-use super::{RepoError, Repositories, Repository, View};
-use crate::fetch::{TailAnswer, current_tail};
+use super::{RepoError, Repositories, Repository};
 use crate::segment::{Segment, fetch_whole};
 use crate::traffic::Purpose;
-use crate::view::{Generation, LoadError, StaticTree};
+use crate::view::{Generation, LoadError, StaticTree, View};
 
 /// How long superseded packs stay visible before they are hidden.
 ///
@@ -44,29 +43,19 @@ impl Repositories {
         repository: &Arc<Repository>,
         first_poll: FirstPoll,
     ) {
-        let backend = self.segments.backend();
         self.start_loading_work_tree(repository);
         self.start_hydration(repository);
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
-        let ending = backend.ending.clone();
-        backend.tasks.spawn(async move {
+        self.tasks().spawn_until_end(async move {
             let mut is_due = first_poll == FirstPoll::Now;
             loop {
-                // `jitter` returns half to all of its argument, so the mean is `poll_interval`.
-                let interval = if std::mem::take(&mut is_due) {
-                    Duration::ZERO
-                } else {
-                    jitter(repositories.options.poll_interval * 4 / 3)
-                };
-                tokio::select! {
-                    () = sleep(interval) => {}
-                    () = ending.cancelled() => return,
+                if !std::mem::take(&mut is_due) {
+                    // `jitter` returns half to all of its argument, so the mean is
+                    // `poll_interval`.
+                    sleep(jitter(repositories.options.poll_interval * 4 / 3)).await;
                 }
-                tokio::select! {
-                    // An error is logged where it is noted.
-                    outcome = repositories.catch_up(&repository) => drop(outcome),
-                    () = ending.cancelled() => return,
-                }
+                // An error is logged where it is noted.
+                repositories.catch_up(&repository).await.ok();
             }
         });
     }
@@ -113,19 +102,10 @@ impl Repositories {
         repository: &Arc<Repository>,
     ) -> Result<SnapshotId, LoadError> {
         let old = repository.view().generation;
-        let source = &self.segments.backend().source;
-        let tail_len = crate::view::TAIL_LEN;
-        let etag = Some(old.etag.as_str());
-        let request = current_tail(&**source, &repository.name, tail_len, etag);
-        let TailAnswer::Tail(tail) = self.reachability.observe(request).await? else {
+        let newest = self.load_newest(&repository.name, Some(&old.etag), Purpose::Background);
+        let Some((new, tail)) = newest.await? else {
             return Ok(old.snapshot);
         };
-        if tail.etag == old.etag {
-            return Ok(old.snapshot);
-        }
-        let loaded =
-            Generation::load(&repository.name, tail, &self.segments, Purpose::Background).await?;
-        let (new, tail) = loaded;
         let new = Arc::new(new);
         // Fetched before the switch. If fetching fails, the old generation stays, and the next poll
         // starts over. After the switch, the first git command needn't wait for these segments.
@@ -221,12 +201,10 @@ impl Repositories {
     /// Hides superseded packs after their grace period.
     pub(super) fn hide_superseded_later(self: &Arc<Self>, repository: &Arc<Repository>) {
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
-        let backend = self.segments.backend();
-        let ending = backend.ending.clone();
-        backend.tasks.spawn(async move {
-            tokio::select! {
-                () = sleep(SUPERSEDED_GRACE) => {}
-                () = ending.cancelled() => return,
+        let tasks = self.tasks().clone();
+        self.tasks().spawn(async move {
+            if tasks.until_end(sleep(SUPERSEDED_GRACE)).await.is_none() {
+                return;
             }
             // Without this lock, a catch-up could switch between the next two statements, and the
             // second would undo the switch. Packs superseded by a later switch stay visible,

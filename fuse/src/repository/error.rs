@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use cachewfs_format::api::code;
 
-use super::reachability::is_unreachable;
 use crate::fetch::FetchError;
 use crate::view::LoadError;
 
@@ -67,7 +66,7 @@ impl RepoError {
                         message: message.clone(),
                     };
                 }
-                _ if is_unreachable(error) => return Self::Unreachable(Arc::clone(error)),
+                _ if error.is_unreachable() => return Self::Unreachable(Arc::clone(error)),
                 _ => {}
             }
         }
@@ -97,7 +96,7 @@ impl RepoError {
     /// Returns whether no daemon was reached.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
-            Self::Hosts(error) => is_unreachable(error),
+            Self::Hosts(error) => error.is_unreachable(),
             Self::Unreachable(_) | Self::Offline { .. } => true,
             Self::NotFound { .. } | Self::NotReady { .. } | Self::Load { .. } => false,
         }

@@ -11,22 +11,21 @@ use cachewfs_format::{RepoName, Toc};
 use parking_lot::{Mutex, RwLock};
 
 use super::load::FirstPoll;
-use super::{Repositories, Repository, View};
+use super::{Repositories, Repository};
 use crate::fetch::Tail;
-use crate::fs::{Ino, Node, Tree};
-use crate::hand_over::{
+use crate::ino::{Ino, Tree};
+use crate::saved_state::{
     FileState, HandOverError, Loader, NamesState, RepositoryState, Saver, Text,
 };
 use crate::traffic::Purpose;
-use crate::view::{Generation, StaticNode};
+use crate::view::{Generation, StaticNode, View};
 
 impl Repositories {
     /// Adds all repositories and names to a state.
     pub(crate) fn save(&self, saver: &mut Saver) -> Result<(), HandOverError> {
         for repository in self.resolved() {
             let mut state = save(&repository, saver)?;
-            let failed_reads = &self.segments.backend().failed_reads;
-            state.failed_reads = failed_reads.of(&repository.name);
+            state.failed_reads = self.failed_reads.of(&repository.name);
             saver.add_repository(state);
         }
         saver.state.names = NamesState {
@@ -78,7 +77,12 @@ impl Repositories {
             etag: state.etag.clone(),
             notice: state.notice.clone(),
         };
-        let loaded = Generation::of_toc(&state.name, (tail, toc), &self.segments);
+        let loaded = Generation::load(
+            &state.name,
+            (tail, toc),
+            &self.segments,
+            Purpose::Background,
+        );
         let cant_load = |error: &dyn std::error::Error| {
             HandOverError::state(format!("can't load {}: {}", state.name, chain(error)))
         };
@@ -90,8 +94,21 @@ impl Repositories {
         Ok(Arc::new(generation))
     }
 
-    /// Shows a repository as the state has it. Loads nothing anew that an earlier message had.
+    /// Shows repositories as the state has them, and returns them in the same order. Loads nothing
+    /// anew that an earlier message had.
     pub(crate) async fn adopt(
+        &self,
+        states: &[RepositoryState],
+        loader: &Loader,
+    ) -> Result<Vec<Arc<Repository>>, HandOverError> {
+        let mut adopted = Vec::new();
+        for state in states {
+            adopted.push(self.adopt_one(state, loader).await?);
+        }
+        Ok(adopted)
+    }
+
+    async fn adopt_one(
         &self,
         state: &RepositoryState,
         loader: &Loader,
@@ -128,8 +145,8 @@ impl Repositories {
             generation,
             objects: Arc::new(objects),
         };
-        let failed_reads = &self.segments.backend().failed_reads;
-        failed_reads.restore(&state.name, state.failed_reads.clone());
+        self.failed_reads
+            .restore(&state.name, state.failed_reads.clone());
         if let Some(known) = known {
             known.show(view);
             known.note_error(state.last_error.clone());
@@ -161,40 +178,13 @@ impl Repositories {
 }
 
 impl Repository {
-    /// Returns all names in the small trees, each with its node.
-    pub(crate) fn small_nodes(self: &Arc<Self>) -> Vec<(Tree, Vec<u8>, Node)> {
-        let view = self.view();
-        let nodes_of = |tree: Tree| {
-            let names = tree.nodes(&view).nodes().map(|(path, node)| {
-                let (repository, path) = (Arc::clone(self), path.to_vec());
-                let node = match node {
-                    StaticNode::Directory => Node::TreeDirectory {
-                        repository,
-                        tree,
-                        path: path.clone(),
-                    },
-                    StaticNode::File(file) => Node::TreeFile {
-                        repository,
-                        tree,
-                        path: path.clone(),
-                        file: file.clone(),
-                    },
-                };
-                (tree, path, node)
-            });
-            names.collect::<Vec<_>>()
-        };
-        let trees = std::iter::once(Tree::Git).chain(Tree::BARE);
-        trees.flat_map(nodes_of).collect()
-    }
-
     /// Returns the names that this process shows otherwise than the process that showed `shown`:
     /// with another inode, anew, or no more.
     pub(crate) fn stale_names(
-        self: &Arc<Self>,
+        &self,
         shown: &[(Tree, Text, Ino)],
     ) -> Vec<(RepoName, Tree, Vec<u8>)> {
-        let ours: BTreeMap<_, _> = shown_names(self).collect();
+        let ours: BTreeMap<_, _> = shown_names(self).into_iter().collect();
         let theirs: BTreeMap<_, _> = shown
             .iter()
             .map(|(tree, path, ino)| ((*tree, path.0.clone()), *ino))
@@ -211,12 +201,23 @@ impl Repository {
 }
 
 /// Returns all names in the small trees of a repository, each with its inode.
-fn shown_names(repository: &Arc<Repository>) -> impl Iterator<Item = ((Tree, Vec<u8>), Ino)> {
-    let nodes = repository.small_nodes().into_iter();
-    nodes.map(|(tree, path, node)| ((tree, path), node.ino()))
+fn shown_names(repository: &Repository) -> Vec<((Tree, Vec<u8>), Ino)> {
+    let (repo, view) = (&repository.name, repository.view());
+    let names_of = |tree: Tree| {
+        view.tree(tree).nodes().map(move |(path, node)| {
+            let ino = match node {
+                StaticNode::Directory => Ino::of_tree_directory(repo, tree, path),
+                StaticNode::File(file) => {
+                    Ino::of_tree_file(repo, tree, path, file.content.digest())
+                }
+            };
+            ((tree, path.to_vec()), ino)
+        })
+    };
+    Tree::ALL.into_iter().flat_map(names_of).collect()
 }
 
-fn save(repository: &Arc<Repository>, saver: &mut Saver) -> Result<RepositoryState, HandOverError> {
+fn save(repository: &Repository, saver: &mut Saver) -> Result<RepositoryState, HandOverError> {
     let View {
         generation,
         objects,
@@ -235,7 +236,9 @@ fn save(repository: &Arc<Repository>, saver: &mut Saver) -> Result<RepositorySta
             superseded.push((file, seconds));
         }
     }
-    let shown = shown_names(repository).map(|((tree, path), ino)| (tree, Text(path), ino));
+    let shown = shown_names(repository)
+        .into_iter()
+        .map(|((tree, path), ino)| (tree, Text(path), ino));
     Ok(RepositoryState {
         name: repository.name.clone(),
         toc: saver.blob(&toc.into()),

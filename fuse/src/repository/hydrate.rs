@@ -39,12 +39,9 @@ impl Repositories {
         if generation.has_long_index() {
             return;
         }
-        let backend = self.segments.backend();
-        let ending = backend.ending.clone();
-        backend.tasks.spawn(async move {
-            let load = generation.work_tree(Purpose::Background);
+        self.tasks().spawn_until_end(async move {
             // An error is dropped: a reader of the work tree loads the index again and reports it.
-            drop(ending.run_until_cancelled(load).await);
+            generation.work_tree(Purpose::Background).await.ok();
         });
     }
 
@@ -56,23 +53,14 @@ impl Repositories {
             Hydrate::All => SnapshotPart::All,
         };
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
-        let backend = Arc::clone(self.segments.backend());
-        let ending = backend.ending.clone();
-        backend.tasks.spawn(async move {
+        self.tasks().spawn_until_end(async move {
             let generation = repository.view().generation;
             // Each catch-up starts a hydration of its own. This one ends when its snapshot is no
             // longer the one that is shown.
             let is_current = || Arc::ptr_eq(&repository.view().generation, &generation);
-            let hydrate = async {
-                sleep(HYDRATION_DELAY).await;
-                repositories
-                    .fetch_part(&generation, part, is_current, |_, _| ())
-                    .await
-            };
-            let outcome = tokio::select! {
-                outcome = hydrate => outcome,
-                () = ending.cancelled() => return,
-            };
+            sleep(HYDRATION_DELAY).await;
+            let fetched = repositories.fetch_part(&generation, part, is_current, |_, _| ());
+            let outcome = fetched.await;
             let repo = &repository.name;
             let no_room = outcome.as_ref().err();
             let no_room = no_room.filter(|error| matches!(error, ReadError::NoRoom { .. }));
@@ -102,9 +90,7 @@ impl Repositories {
         tail: Option<Tail>,
     ) {
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
-        let backend = Arc::clone(self.segments.backend());
-        let ending = backend.ending.clone();
-        let work = async move {
+        self.tasks().spawn_until_end(async move {
             let generation = repository.view().generation;
             let is_wanted = || {
                 let is_current = Arc::ptr_eq(&repository.view().generation, &generation);
@@ -132,9 +118,7 @@ impl Repositories {
                 );
                 sleep(pause).await;
             }
-        };
-        let tasks = &backend.tasks;
-        tasks.spawn(async move { ending.run_until_cancelled(work).await });
+        });
     }
 
     /// Fetches a part of a snapshot, and gives way to readers.
@@ -161,7 +145,7 @@ impl Repositories {
                 return Ok(());
             }
             for step in batch_steps(batch) {
-                self.segments.backend().until_no_reader_waits().await;
+                self.segments.readers().until_none_waits().await;
                 let started = tokio::time::Instant::now();
                 let bytes = step.fetch().await?;
                 done += bytes;

@@ -20,17 +20,18 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 use tracing::info;
 
-use super::{Repositories, Repository, View};
+use super::toc::{TAIL_LEN, kept_toc, load_toc};
+use super::{Repositories, Repository};
 use crate::cache::{KeptHeader, KeptSnapshot};
 use crate::fetch::{FetchError, Tail, TailAnswer, current_tail};
 use crate::traffic::Purpose;
-use crate::view::{Generation, LoadError, TAIL_LEN};
+use crate::view::{Generation, LoadError, View};
 
 /// How long a lookup waits for the daemon before it shows the snapshot on disk.
 const KEPT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The state of a repository that an earlier mount showed.
-struct Kept {
+struct KeptRepository {
     generation: Generation,
     tail: Tail,
     checked_at: u64,
@@ -45,11 +46,14 @@ impl Repositories {
         let Some(kept) = self.load_kept(name).await else {
             // It may have been damaged or evicted. Later lookups must not try it again.
             self.drop_kept(name);
-            let (generation, tail) = self.load_newest(name, None).await?.ok_or_else(|| {
-                // The request had no `If-None-Match`, so 304 is no valid answer.
-                let url = api::stable_path(name, ArchiveKind::Checkout);
-                FetchError::Status { url, status: 304 }
-            })?;
+            let (generation, tail) = self
+                .load_newest(name, None, Purpose::Demand)
+                .await?
+                .ok_or_else(|| {
+                    // The request had no `If-None-Match`, so 304 is no valid answer.
+                    let url = api::stable_path(name, ArchiveKind::Checkout);
+                    FetchError::Status { url, status: 304 }
+                })?;
             self.keep(name, &generation, &tail);
             let repository = repository(name, generation, seconds_since_epoch());
             self.start_following(&repository, FirstPoll::Later);
@@ -57,7 +61,8 @@ impl Repositories {
         };
         if !self.reachability.is_doubtful() {
             let etag = kept.generation.etag.clone();
-            match timeout(KEPT_PATIENCE, self.load_newest(name, Some(&etag))).await {
+            let newest = self.load_newest(name, Some(&etag), Purpose::Demand);
+            match timeout(KEPT_PATIENCE, newest).await {
                 Ok(Ok(Some((generation, tail)))) => {
                     let repository = repository(name, generation, seconds_since_epoch());
                     self.keep_new(&repository, tail);
@@ -87,18 +92,24 @@ impl Repositories {
     }
 
     /// Loads the newest snapshot of `name` from a daemon. Returns `None` if its `ETag` is `etag`.
-    async fn load_newest(
+    /// Returns also the part of the tail that [`Repositories::keep`] keeps.
+    pub(super) async fn load_newest(
         &self,
         name: &RepoName,
         etag: Option<&str>,
+        purpose: Purpose,
     ) -> Result<Option<(Generation, Tail)>, LoadError> {
-        let source = &self.segments.backend().source;
-        let request = current_tail(&**source, name, TAIL_LEN, etag);
+        let source = self.source();
+        let request = current_tail(source, name, TAIL_LEN, etag);
         let TailAnswer::Tail(tail) = self.reachability.observe(request).await? else {
             return Ok(None);
         };
-        let loaded = Generation::load(name, tail, &self.segments, Purpose::Demand).await?;
-        Ok(Some(loaded))
+        if etag == Some(&*tail.etag) {
+            return Ok(None);
+        }
+        let (tail, toc) = load_toc(name, tail, source).await?;
+        let loaded = Generation::load(name, (tail.clone(), toc), &self.segments, purpose);
+        Ok(Some((loaded.await?, tail)))
     }
 }
 
@@ -133,7 +144,7 @@ pub(super) enum FirstPoll {
 impl Repositories {
     /// Loads the state of `name` that an earlier mount kept on disk. Returns `None` if that isn't
     /// there as a whole.
-    async fn load_kept(&self, name: &RepoName) -> Option<Kept> {
+    async fn load_kept(&self, name: &RepoName) -> Option<KeptRepository> {
         let kept = self
             .kept
             .as_ref()
@@ -147,8 +158,10 @@ impl Repositories {
             etag: header.etag,
             notice: header.notice,
         };
-        let generation = Generation::load_kept(name, tail.clone(), &self.segments).await?;
-        Some(Kept {
+        let toc = kept_toc(name, &tail)?;
+        let loaded = Generation::load_cached(name, (tail.clone(), toc), &self.segments);
+        let generation = loaded.await?;
+        Some(KeptRepository {
             generation,
             tail,
             checked_at: header.checked_at,

@@ -9,10 +9,10 @@ use tracing::{info, warn};
 
 use super::RepoError;
 use crate::awake;
-use crate::control::protocol::FailureReport;
 use crate::fetch::FetchError;
-use crate::hand_over::OutageState;
 use crate::lasting_failure::LastingFailure;
+use crate::report::FailureReport;
+use crate::saved_state::OutageState;
 
 /// How long lookups fail at once after a request got no answer in time. Without this, each of them
 /// would wait until its deadline.
@@ -26,13 +26,13 @@ pub(crate) struct Reachability {
     /// How long a short request may take before the daemons count as silent. A bit less than the
     /// deadline of a lookup, so that the next lookup knows.
     silence: Duration,
-    state: Mutex<State>,
+    state: Mutex<Observed>,
     /// The signal that wakes the task that asks until the daemons answer again.
     outage_began: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Observed {
     outage: Option<Outage>,
     /// The last time at which a daemon answered a short request.
     answered_at: Option<Instant>,
@@ -72,7 +72,7 @@ impl Reachability {
             request.await
         };
         match &outcome {
-            Err(error) if is_unreachable(error) => {
+            Err(error) if error.is_unreachable() => {
                 let was_slow = started_at.elapsed() > REFUSAL_TTL;
                 let ttl = if was_slow { SILENCE_TTL } else { REFUSAL_TTL };
                 self.note_outage(chain(error), (started_at, ttl));
@@ -85,9 +85,9 @@ impl Reachability {
     }
 
     fn note_answer(&self) {
-        let now = State {
+        let now = Observed {
             answered_at: Some(Instant::now()),
-            ..State::default()
+            ..Observed::default()
         };
         let before = std::mem::replace(&mut *self.state.lock(), now);
         if before.outage.is_some() {
@@ -181,26 +181,6 @@ impl Reachability {
             outage.believed_until -= by;
         }
         state.slow_at = state.slow_at.and_then(|at| at.checked_sub(by));
-    }
-}
-
-/// Returns whether an error means that no daemon was reached.
-pub(super) fn is_unreachable(error: &FetchError) -> bool {
-    match error {
-        FetchError::Unreachable { .. }
-        | FetchError::TimedOut { .. }
-        | FetchError::Silent { .. } => true,
-        // A load balancer answers so if it reaches no daemon. A daemon's own answer has a body.
-        FetchError::Status { status, .. } => (502..=504).contains(status),
-        FetchError::Refused { .. }
-        | FetchError::NotYet { .. }
-        | FetchError::Failed { .. }
-        | FetchError::Cut { .. }
-        | FetchError::NotJson { .. }
-        | FetchError::TooLong { .. }
-        | FetchError::Broken { .. }
-        | FetchError::Direct(_)
-        | FetchError::Ending => false,
     }
 }
 

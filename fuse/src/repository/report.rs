@@ -9,8 +9,8 @@ use tracing::warn;
 
 use super::hydrate::{check_room, segments_of};
 use super::{Repositories, Repository};
-use crate::control::protocol::{PartReport, RepoReport};
 use crate::fetch::Tail;
+use crate::report::{PartReport, RepoReport};
 use crate::segment::ReadError;
 use crate::view::Generation;
 
@@ -62,12 +62,7 @@ impl Repositories {
     /// Returns the reports of all repositories that were resolved, failed to resolve, or are
     /// pinned. The caller fills in their clones.
     pub(crate) fn report(&self) -> Vec<RepoReport> {
-        let pinned = self
-            .segments
-            .backend()
-            .cache
-            .pinned_repos()
-            .unwrap_or_default();
+        let pinned = self.cache().pinned_repos().unwrap_or_default();
         let resolved = self.resolved();
         let mut reports: Vec<RepoReport> = resolved
             .iter()
@@ -113,10 +108,10 @@ impl Repositories {
             checked_at: None,
             last_error: None,
             unhydrated: None,
-            failed_reads: self.segments.backend().failed_reads.of(&repo),
+            failed_reads: self.failed_reads.of(&repo),
             notice: None,
             clones: Vec::new(),
-            traffic: self.segments.backend().traffic.report_of(&repo),
+            traffic: self.traffic().report_of(&repo),
             repo,
         }
     }
@@ -124,7 +119,7 @@ impl Repositories {
     /// Pins the current snapshot of `repository`. Fails if the cache has no room for it beside the
     /// pins of other repositories.
     pub(crate) fn pin(&self, repository: &Repository) -> Result<(), ReadError> {
-        let cache = &self.segments.backend().cache;
+        let cache = self.cache();
         let failed = |error| ReadError::Cache(Arc::new(error));
         let segments = segments_of(&repository.view().generation, SnapshotPart::All);
         let ids: HashSet<_> = segments.iter().map(|segment| segment.record().id).collect();
@@ -137,7 +132,7 @@ impl Repositories {
 
     /// Returns whether `repo` is pinned, also by another mount on the same cache.
     pub(super) fn is_pinned(&self, repo: &RepoName) -> bool {
-        let pinned = self.segments.backend().cache.pinned_repos();
+        let pinned = self.cache().pinned_repos();
         pinned.unwrap_or_default().contains(repo)
     }
 
@@ -181,7 +176,7 @@ mod tests {
             let repositories = &bench.repositories;
             let name = RepoName::parse(REPO).unwrap();
             let repository = repositories.resolve(&name).await.unwrap();
-            let cache = &repositories.segments.backend().cache;
+            let cache = repositories.cache();
             bench.source.take_requests();
 
             let pinned = repositories.pin(&repository);
@@ -215,7 +210,7 @@ mod tests {
         let name = RepoName::parse(REPO).unwrap();
         let repository = bench.repositories.resolve(&name).await.unwrap();
         let generation = repository.view().generation;
-        let cache = &bench.repositories.segments.backend().cache;
+        let cache = bench.repositories.cache();
         bench
             .repositories
             .fetch_part(&generation, SnapshotPart::All, || true, |_, _| ())

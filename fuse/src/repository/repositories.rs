@@ -25,10 +25,14 @@ use super::names::{self, NameKind};
 use super::reachability::Reachability;
 use super::slots::{Slot, Slots};
 use super::{RepoError, Repository};
-use crate::cache::KeptSnapshots;
+use crate::cache::{Cache, KeptSnapshots};
+use crate::failed_reads::FailedReads;
+use crate::fetch::ArchiveSource;
 use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
 use crate::segment::Segments;
+use crate::tasks::Tasks;
+use crate::traffic::Traffic;
 
 /// How long the mount waits before it asks for the first time again for a snapshot that is being
 /// prepared. Each later pause is half as long again, so that the answer is never late by more than
@@ -46,6 +50,8 @@ pub(crate) struct Repositories {
     pub(crate) invalidator: OnceLock<Invalidator>,
     /// Whether the daemons answer.
     pub(crate) reachability: Reachability,
+    /// The files whose last read failed.
+    pub(crate) failed_reads: FailedReads,
     pub(super) slots: Slots,
     pub(super) hosts: Hosts,
     /// The snapshots that earlier mounts showed, or `None` if nothing is kept.
@@ -77,6 +83,7 @@ impl Repositories {
         Self {
             invalidator: OnceLock::new(),
             reachability: Reachability::new(options.lookup_timeout),
+            failed_reads: FailedReads::default(),
             slots,
             hosts: Hosts::new(kept.as_ref().and_then(KeptSnapshots::hosts)),
             kept,
@@ -87,10 +94,25 @@ impl Repositories {
         }
     }
 
+    pub(crate) fn source(&self) -> &dyn ArchiveSource {
+        &*self.segments.backend().source
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.segments.backend().cache
+    }
+
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.segments.backend().traffic
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.segments.backend().tasks
+    }
+
     /// Starts the tasks that find out whether the daemons answer.
     pub(crate) fn start(self: &Arc<Self>) {
-        let watch = Arc::clone(self).watch_outages();
-        self.segments.backend().tasks.spawn(watch);
+        self.tasks().spawn(Arc::clone(self).watch_outages());
         self.start_asking_for_hosts();
     }
 
@@ -186,18 +208,16 @@ impl Repositories {
     }
 
     pub(super) fn slot(&self, name: &RepoName) -> Arc<Slot> {
-        let traffic = &self.segments.backend().traffic;
-        self.slots.slot(name, |is_kept| traffic.retain(is_kept))
+        self.slots
+            .slot(name, |is_kept| self.traffic().retain(is_kept))
     }
 
     fn start_resolving(self: &Arc<Self>, name: &RepoName) {
         let (repositories, name) = (Arc::clone(self), name.clone());
-        let backend = self.segments.backend();
-        let (ending, longest) = (backend.ending.clone(), backend.read_timeout);
-        backend.tasks.spawn(async move {
-            let resolve = timeout(longest, repositories.resolve(&name));
+        let longest = self.options.read_timeout;
+        self.tasks().spawn_until_end(async move {
             // The outcome is in the slot of the name.
-            drop(ending.run_until_cancelled(resolve).await);
+            drop(timeout(longest, repositories.resolve(&name)).await);
         });
     }
 

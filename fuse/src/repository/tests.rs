@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use cachewfs_format::RepoName;
 
 use super::{RepoError, ResolvedName};
-use crate::fetch::scripted::DaemonState;
-use crate::hand_over::Saver;
+use crate::ino::Ino;
+use crate::saved_state::Saver;
+use crate::testing::scripted::DaemonState;
 use crate::testing::{Bench, REPO, archive, bench};
 use crate::traffic::Purpose;
 
@@ -126,7 +127,11 @@ async fn names_that_programs_probe_are_not_asked_for() {
         assert!(matches!(found, Err(RepoError::NotFound { .. })), "{name}");
     }
     for name in [".git", ".hg", ".envrc", "package.json", "HEAD"] {
-        bench.fs.lookup(1, name.as_bytes()).await.unwrap_err();
+        bench
+            .fs
+            .lookup(Ino::ROOT, name.as_bytes())
+            .await
+            .unwrap_err();
     }
     assert!(is_directory(&find(&bench, "github.com/org").await));
 
@@ -218,7 +223,7 @@ async fn a_mount_that_starts_without_a_daemon_shows_what_the_last_one_showed() {
 
         assert_eq!(*bench.repositories.hosts().await.unwrap(), ["host"]);
         assert_eq!(bench.repositories.names_below("host"), ["org"]);
-        let org = bench.fs.lookup(1, b"host").await.unwrap();
+        let org = bench.fs.lookup(Ino::ROOT, b"host").await.unwrap();
         let org = bench.fs.lookup(org.ino, b"org").await.unwrap();
         let handle = bench.fs.opendir(org.ino).unwrap();
         let listing = bench.fs.listing((org.ino, handle), 0).await.unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use cachewfs_format::Error as FormatError;
 
-use super::loaded::WholeClaim;
+use super::segment::WholeClaim;
 use super::{ReadError, Segment, SegmentLocation, transfer};
 use crate::traffic::Purpose;
 

@@ -60,7 +60,7 @@ async fn a_caller_that_gives_up_leaves_its_segments_to_the_next() {
     let segments = [fixture.start()];
     fixture
         .source
-        .fail_with([crate::fetch::scripted::RangeFault::Hang]);
+        .fail_with([crate::testing::scripted::RangeFault::Hang]);
 
     let first = fetch_whole(&segments, Purpose::Background);
     let gave_up = tokio::time::timeout(std::time::Duration::from_millis(50), first).await;

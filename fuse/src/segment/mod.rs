@@ -12,29 +12,36 @@
 //! failures.rs  let a failure answer those who ask again at once
 //! ```
 //!
-//! `registry.rs` keeps one [`Segment`] for each segment id, so that snapshots share cached chunks.
+//! `table.rs` loads the table first. `registry.rs` keeps one [`Segment`] for each segment id, so that snapshots share cached chunks.
 //! `cached.rs` has the files of a segment in the cache. `group.rs` fetches many small neighbouring
 //! segments in one request.
 //!
 //! Invariant: no unverified byte leaves this module. A table is checked against the id of its
 //! segment, a chunk against its table.
 
+mod backend;
 mod body;
 mod cached;
+mod error;
 mod failures;
 mod group;
 #[cfg(test)]
 mod group_tests;
-mod loaded;
+mod opens;
 mod read;
+mod readers;
 mod registry;
 mod retry;
+mod segment;
+mod table;
 #[cfg(test)]
 mod tests;
 mod transfer;
 mod window;
 
+pub(crate) use backend::Backend;
+pub(crate) use error::ReadError;
 pub(crate) use group::fetch_whole;
-pub(crate) use loaded::{Segment, SegmentLocation};
-pub(crate) use read::ReadError;
-pub(crate) use registry::{Backend, Segments};
+pub(crate) use opens::{Backing, IoMode};
+pub(crate) use registry::Segments;
+pub(crate) use segment::{Segment, SegmentLocation};

@@ -1,48 +1,16 @@
-//! The registry of all segments in use, and the services that they share.
+//! The registry of all segments in use.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cachewfs_format::{SegmentId, TocSegment};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::{Segment, SegmentLocation};
-use crate::cache::{Cache, Overflow};
-use crate::failed_reads::FailedReads;
-use crate::fetch::ArchiveSource;
-use crate::traffic::Traffic;
-
-/// The services that all segments share: source, cache, background tasks.
-#[derive(Debug)]
-pub(crate) struct Backend {
-    /// The daemons.
-    pub source: Arc<dyn ArchiveSource>,
-    /// The chunks on disk.
-    pub cache: Cache,
-    /// Chunks in memory that could not be written to the cache.
-    pub overflow: Overflow,
-    /// Counters of the requests to the daemons.
-    pub traffic: Arc<Traffic>,
-    /// The files whose last read failed.
-    pub failed_reads: FailedReads,
-    /// How long a request for chunks is retried before it fails.
-    pub read_timeout: Duration,
-    /// The background tasks of the mount, requests in flight among them.
-    pub tasks: TaskTracker,
-    /// The signal that ends all background tasks.
-    pub ending: CancellationToken,
-    /// The number of readers that wait for the network. Hydration gives way to them.
-    pub waiting_readers: AtomicUsize,
-    /// The signal that wakes hydration when the last waiting reader is served.
-    pub no_waiting_reader: Notify,
-}
+use super::readers::Readers;
+use super::{Backend, Segment, SegmentLocation};
 
 /// How long eviction waits while it can't get the cache below its limit. If pins fill the cache,
 /// each stored chunk would cause another scan of all files.
@@ -50,59 +18,6 @@ const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long files that another mount has evicted may stay open here.
 const FORGETTING_INTERVAL: Duration = Duration::from_mins(1);
-
-impl Backend {
-    pub(crate) fn new(
-        source: Arc<dyn ArchiveSource>,
-        cache: Cache,
-        traffic: Arc<Traffic>,
-        read_timeout: Duration,
-    ) -> Self {
-        Self {
-            source,
-            cache,
-            overflow: Overflow::default(),
-            traffic,
-            failed_reads: FailedReads::default(),
-            read_timeout,
-            tasks: TaskTracker::new(),
-            ending: CancellationToken::new(),
-            waiting_readers: AtomicUsize::new(0),
-            no_waiting_reader: Notify::new(),
-        }
-    }
-
-    /// Counts a waiting reader until the returned guard is dropped.
-    pub(super) fn count_waiting_reader(&self) -> WaitingReader<'_> {
-        self.waiting_readers.fetch_add(1, Ordering::AcqRel);
-        WaitingReader(self)
-    }
-
-    /// Returns once no reader waits for the network.
-    pub(crate) async fn until_no_reader_waits(&self) {
-        loop {
-            // Created before the check: it then receives a `notify_waiters` that comes between
-            // the check and the await.
-            let notified = self.no_waiting_reader.notified();
-            if self.waiting_readers.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            notified.await;
-        }
-    }
-}
-
-/// A guard that counts one reader as waiting for the network.
-#[derive(Debug)]
-pub(super) struct WaitingReader<'a>(&'a Backend);
-
-impl Drop for WaitingReader<'_> {
-    fn drop(&mut self) {
-        if self.0.waiting_readers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.no_waiting_reader.notify_waiters();
-        }
-    }
-}
 
 /// The segments of all snapshots that the mount shows.
 ///
@@ -125,6 +40,11 @@ impl Segments {
     /// Returns the services that the segments share.
     pub(crate) fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    /// Returns the readers that wait for the network.
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.backend.readers
     }
 
     /// Returns the segment that `record` describes, and makes it fetch from `location`.
@@ -168,10 +88,10 @@ impl Segments {
 
     /// Evicts segments whenever the cache exceeds its limit, until the mount ends.
     pub(crate) async fn keep_within_limit(self: Arc<Self>) {
-        let (cache, ending) = (&self.backend.cache, &self.backend.ending);
+        let (cache, tasks) = (&self.backend.cache, &self.backend.tasks);
         loop {
             let grew = tokio::time::timeout(FORGETTING_INTERVAL, cache.grew());
-            let Some(grew) = ending.run_until_cancelled(grew).await else {
+            let Some(grew) = tasks.until_end(grew).await else {
                 return;
             };
             let segments = Arc::clone(&self);
@@ -184,7 +104,7 @@ impl Segments {
             work.await.ok();
             // Otherwise at once: within a pause, a fast line fills the cache far beyond its limit.
             if cache.is_over_limit() {
-                ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
+                tasks.until_end(sleep(EVICTION_INTERVAL)).await;
             }
         }
     }

@@ -46,10 +46,8 @@ pub(super) fn start(
             purpose,
         };
         let mut next = window.start;
-        let ended = tokio::select! {
-            ended = transfer.run(&mut next, window.end) => ended,
-            () = backend.ending.cancelled() => Err(FetchError::Ending),
-        };
+        let ended = backend.tasks.until_end(transfer.run(&mut next, window.end));
+        let ended = ended.await.unwrap_or(Err(FetchError::Ending));
         if let Err(error) = ended {
             // A slow line is no failure: readers of the other chunks may ask with a window of
             // their own.

@@ -13,8 +13,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::{ServedSession, start};
-use crate::adapter::Adapter;
+use super::{Adapter, ServedSession, start};
 use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
 use crate::testing::{Archive, Bench, REPO, archive, bench, bench_with_cache};

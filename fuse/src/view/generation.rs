@@ -1,16 +1,14 @@
 //! A generation: one snapshot of a repository, loaded as far as the mount needs it.
 //!
-//! Loading takes few round trips: one request for the end of the archive, with the TOC, and one
-//! for the segment with HEAD, refs and config. The index is loaded when a reader needs it, packs
-//! and files are fetched chunk by chunk.
+//! Loading takes one round trip: for the segment with HEAD, refs and config. The index is loaded
+//! when a reader needs it, packs and files are fetched chunk by chunk.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
 use std::sync::Arc;
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Error as FormatError, GitHead, ObjectId, RepoName, Role,
-    SegmentId, SnapshotId, Toc, TocLocation, limits,
+    SegmentId, SnapshotId, Toc, limits,
 };
 use futures_util::future::OptionFuture;
 use futures_util::join;
@@ -19,19 +17,14 @@ use tokio::sync::OnceCell;
 
 use super::index_search::{Hit, IndexSearch};
 use super::refs::mirror_packed_refs;
-use super::{FileContent, StaticTree, WorkTree, WorkTreeNode, config};
-use crate::fetch::{ArchiveSource, FetchError, Tail, TailAnswer, current_tail};
+use super::{FileContent, LoadError, StaticTree, WorkTree, WorkTreeNode, config};
+use crate::fetch::Tail;
 use crate::first_look;
 use crate::parse::parse;
-use crate::segment::{Backend, ReadError, Segment, SegmentLocation, Segments, fetch_whole};
+use crate::segment::{Segment, SegmentLocation, Segments, fetch_whole};
+use crate::tasks::Tasks;
 use crate::traffic::Purpose;
 
-/// The length of the first request for the end of an archive, in bytes. It covers the seek table
-/// and the TOC of most repositories.
-pub(crate) const TAIL_LEN: u64 = 64 << 10;
-/// At most this many requests are made for the end of an archive. The first answer gives the length
-/// of the seek table, the second gives that of the TOC, and the third has the TOC.
-const MAX_TAIL_REQUESTS: usize = 3;
 /// At most this many paths are searched for in a long index before the whole index is loaded.
 const MAX_SEARCHED: usize = 16;
 /// The modification time of the files of the git directory, 1980-01-02T00:00:00Z, as in archives.
@@ -53,32 +46,6 @@ const SMALL_FILES: [(&[u8], u64); 4] = [
     // It has a line for each file of the chain.
     (GRAPH_CHAIN, 64 << 10),
 ];
-
-/// Why a snapshot can't be loaded.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum LoadError {
-    /// The end of the archive can't be fetched.
-    #[error(transparent)]
-    Fetch(Arc<FetchError>),
-    /// A segment of the archive can't be read.
-    #[error("can't read the snapshot")]
-    Read(#[from] ReadError),
-    /// The archive is malformed.
-    #[error("the archive is malformed")]
-    Format(#[from] FormatError),
-    /// The archive is one of another repository.
-    #[error("the daemon sent an archive of another repository, {found}")]
-    WrongRepo {
-        /// The repository that its TOC names.
-        found: RepoName,
-    },
-}
-
-impl From<FetchError> for LoadError {
-    fn from(error: FetchError) -> Self {
-        Self::Fetch(Arc::new(error))
-    }
-}
 
 /// One loaded snapshot of a repository.
 #[derive(Debug)]
@@ -111,45 +78,25 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// Loads the snapshot whose archive ends with `tail`: its TOC, and the small files of its git
-    /// directory. Returns also the part of the tail from which [`Self::load_kept`] loads it again.
+    /// Loads the snapshot whose archive has the TOC `toc`: the small files of its git directory.
+    /// The bytes of `tail` don't count.
     pub(crate) async fn load(
-        repo: &RepoName,
-        tail: Tail,
-        segments: &Segments,
-        purpose: Purpose,
-    ) -> Result<(Self, Tail), LoadError> {
-        let (mut tail, toc, start) = load_toc(repo, tail, &*segments.backend().source).await?;
-        tail.bytes = tail.bytes.slice(start..);
-        let placed = place_segments(repo, &tail, &toc, segments);
-        let generation = Self::assemble((tail.clone(), toc), placed, segments, purpose).await?;
-        Ok((generation, tail))
-    }
-
-    /// Loads the snapshot whose archive has the TOC `toc`. The bytes of `tail` don't count.
-    pub(crate) async fn of_toc(
         repo: &RepoName,
         (tail, toc): (Tail, Toc),
         segments: &Segments,
+        purpose: Purpose,
     ) -> Result<Self, LoadError> {
         let placed = place_segments(repo, &tail, &toc, segments);
-        Self::assemble((tail, toc), placed, segments, Purpose::Background).await
+        Self::assemble((tail, toc), placed, segments, purpose).await
     }
 
-    /// Loads a snapshot from its tail and the cache. Returns `None` if a daemon would have to be
-    /// asked, because the tail or the small files are incomplete or damaged.
-    pub(crate) async fn load_kept(
+    /// Loads a snapshot from the cache. Returns `None` if a daemon would have to be asked, because
+    /// the small files are incomplete or damaged.
+    pub(crate) async fn load_cached(
         repo: &RepoName,
-        tail: Tail,
+        (tail, toc): (Tail, Toc),
         segments: &Segments,
     ) -> Option<Self> {
-        let Ok(TocLocation::Found(place)) = Toc::locate(&tail.bytes, tail.archive_len) else {
-            return None;
-        };
-        let toc = verified_toc(&tail, place).ok()?;
-        if !toc.repo.eq_ignore_case(repo) {
-            return None;
-        }
         let placed = place_segments(repo, &tail, &toc, segments);
         let is_small = |segment: &&Arc<Segment>| is_small_file(segment.record().role);
         if !placed
@@ -196,7 +143,7 @@ impl Generation {
         // In the background, while the small files are fetched. After a catch-up it would be waste:
         // nobody waits, and new small packs are fetched whole.
         if purpose == Purpose::Demand {
-            start_first_look(&toc, (&placed, search.clone()), segments.backend());
+            start_first_look(&toc, (&placed, search.clone()), &segments.backend().tasks);
         }
         let mut files = small_files(&toc, &placed, purpose).await?;
         let packed_refs = files.remove(&b"packed-refs"[..]).unwrap_or_default();
@@ -334,57 +281,14 @@ fn place_segments(
         .collect()
 }
 
-/// Finds the TOC in `tail` and verifies it. Requests a longer tail if `tail` has only a part of the
-/// TOC. Returns the tail that has all of it, and where the TOC begins in it.
-async fn load_toc(
-    repo: &RepoName,
-    mut tail: Tail,
-    source: &dyn ArchiveSource,
-) -> Result<(Tail, Toc, usize), LoadError> {
-    let broken = |tail: &Tail, source| FetchError::Broken {
-        url: tail.path.to_string(),
-        source,
-    };
-    let mut requests = 1;
-    let place = loop {
-        match Toc::locate(&tail.bytes, tail.archive_len).map_err(|error| broken(&tail, error))? {
-            TocLocation::Found(place) => break place,
-            TocLocation::NeedsTail(len)
-                if len <= tail.bytes.len() as u64 || requests == MAX_TAIL_REQUESTS =>
-            {
-                // A daemon that sends less than it is asked for must not keep the mount asking.
-                return Err(FormatError::Truncated { section: "TOC" }.into());
-            }
-            TocLocation::NeedsTail(len) => {
-                // The answer may be of a newer snapshot than `tail`. It replaces `tail` as a whole,
-                // so the two never mix.
-                let answer = current_tail(source, repo, len, None).await?;
-                let TailAnswer::Tail(longer) = answer else {
-                    return Err(FormatError::Truncated { section: "TOC" }.into());
-                };
-                tail = longer;
-                requests += 1;
-            }
-        }
-    };
-    let start = place.start;
-    let toc = verified_toc(&tail, place).map_err(|error| broken(&tail, error))?;
-    // If upstream ignores case, the daemon publishes one spelling and serves it under all.
-    if !toc.repo.eq_ignore_case(repo) {
-        return Err(LoadError::WrongRepo { found: toc.repo });
-    }
-    Ok((tail, toc, start))
-}
-
 /// Starts to fetch the bytes that git reads in its first command, whichever command that is.
 fn start_first_look(
     toc: &Toc,
     (segments, search): (&[Arc<Segment>], Option<Arc<IndexSearch>>),
-    backend: &Backend,
+    tasks: &Tasks,
 ) {
     let (head, segments) = (toc.commit, segments.to_vec());
-    let ending = backend.ending.clone();
-    let look = async move {
+    tasks.spawn_until_end(async move {
         let objects = first_look::fetch(head, &segments);
         // git looks for `.mailmap` before it shows a commit.
         let mailmap = OptionFuture::from(
@@ -393,37 +297,7 @@ fn start_first_look(
                 .map(|search| search.find(b".mailmap", Purpose::Background)),
         );
         join!(objects, mailmap);
-    };
-    let tasks = &backend.tasks;
-    tasks.spawn(async move { ending.run_until_cancelled(look).await });
-}
-
-/// Decodes the TOC at `place` in `tail`. Fails unless the `ETag` is its digest, and it fits to the
-/// archive and to the snapshot that the daemon names.
-fn verified_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
-    let from_end = tail.bytes.len().saturating_sub(place.start) as u64;
-    let (digest, toc) = Toc::decode(tail.bytes.get(place).unwrap_or_default())?;
-    let expected = tail.etag.trim_matches('"').parse()?;
-    if digest != expected {
-        return Err(FormatError::WrongDigest {
-            section: "TOC",
-            expected,
-        });
-    }
-    toc.check_offset(tail.archive_len.saturating_sub(from_end))?;
-    if toc.kind == ArchiveKind::Lfs {
-        return Err(FormatError::Malformed {
-            section: "TOC",
-            reason: "it is that of an LFS archive",
-        });
-    }
-    if tail.snapshot.commit() != toc.commit {
-        return Err(FormatError::Malformed {
-            section: "TOC",
-            reason: "its commit is not that of the snapshot that the daemon names",
-        });
-    }
-    Ok(toc)
+    });
 }
 
 /// Returns whether segments of this role have small files of the git directory.
@@ -530,115 +404,7 @@ fn is_hash(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use cachewfs_format::Digest;
-    use cachewfs_format::api::RefreshAnswer;
-
     use super::*;
-    use crate::fetch::{BodyStream, RangeRequest};
-    use crate::testing::{self, Archive};
-
-    /// Returns a tail that has the whole archive, and the position of the TOC in it.
-    fn tail_of(archive: Archive) -> (Tail, Range<usize>) {
-        let archive_len = archive.bytes.len() as u64;
-        let TocLocation::Found(place) = Toc::locate(&archive.bytes, archive_len).unwrap() else {
-            panic!("the whole archive was given");
-        };
-        let tail = Tail {
-            path: "/a".into(),
-            bytes: archive.bytes.into(),
-            archive_len,
-            etag: archive.etag,
-            snapshot: archive.snapshot,
-            notice: None,
-        };
-        (tail, place)
-    }
-
-    #[test]
-    fn a_toc_with_another_digest_than_the_etag_is_refused() {
-        let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
-        assert!(verified_toc(&tail, place.clone()).is_ok());
-        let other = Digest::of(b"another TOC");
-
-        tail.etag = format!("\"{other}\"");
-
-        let error = verified_toc(&tail, place).unwrap_err();
-        let section = "TOC";
-        let expected = FormatError::WrongDigest {
-            section,
-            expected: other,
-        };
-        assert_eq!(error, expected);
-    }
-
-    /// A source that always sends fewer bytes than requested.
-    #[derive(Debug)]
-    struct ShortSource {
-        tail: Tail,
-        requests: AtomicUsize,
-    }
-
-    impl ArchiveSource for ShortSource {
-        fn tail<'a>(
-            &'a self,
-            _: &'a RepoName,
-            _: ArchiveKind,
-            _: u64,
-            _: Option<&'a str>,
-        ) -> Pin<Box<dyn Future<Output = Result<TailAnswer, FetchError>> + Send + 'a>> {
-            self.requests.fetch_add(1, Ordering::Relaxed);
-            Box::pin(async { Ok(TailAnswer::Tail(self.tail.clone())) })
-        }
-
-        fn range(
-            &self,
-            _: RangeRequest,
-        ) -> Pin<Box<dyn Future<Output = Result<BodyStream, FetchError>> + Send + '_>> {
-            Box::pin(async { Err(FetchError::Ending) })
-        }
-
-        fn refresh<'a>(
-            &'a self,
-            _: &'a RepoName,
-        ) -> Pin<Box<dyn Future<Output = Result<RefreshAnswer, FetchError>> + Send + 'a>> {
-            Box::pin(async { Err(FetchError::Ending) })
-        }
-
-        fn hosts(
-            &self,
-            _purpose: Purpose,
-        ) -> Pin<Box<dyn Future<Output = Result<Vec<String>, FetchError>> + Send + '_>> {
-            Box::pin(async { Err(FetchError::Ending) })
-        }
-    }
-
-    #[tokio::test]
-    async fn a_daemon_that_sends_too_little_is_asked_a_limited_number_of_times() {
-        let repo = RepoName::parse(testing::REPO).unwrap();
-        let (mut tail, _) = tail_of(testing::archive("main", b"pack", &[]));
-        let len = tail.bytes.len();
-        tail.bytes = tail.bytes.slice(len - 20..);
-        let requests = AtomicUsize::new(0);
-        let source = ShortSource { tail, requests };
-
-        let loaded = load_toc(&repo, source.tail.clone(), &source).await;
-
-        assert!(loaded.is_err());
-        assert_eq!(source.requests.into_inner(), MAX_TAIL_REQUESTS - 1);
-    }
-
-    #[test]
-    fn a_toc_of_another_commit_than_the_daemon_names_is_refused() {
-        let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
-
-        tail.snapshot = SnapshotId::parse(&"9".repeat(40)).unwrap();
-
-        let error = verified_toc(&tail, place).unwrap_err();
-        assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
-    }
 
     #[test]
     fn only_hashes_name_packs_and_graphs() {
@@ -653,15 +419,5 @@ mod tests {
         for bad in ["", "\n", "x\n", hash, &format!("{hash}\n\n"), "\x1b[2J\n"] {
             assert!(!is_graph_chain(bad.as_bytes()), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn a_toc_that_is_not_where_its_segments_end_is_refused() {
-        let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
-
-        tail.archive_len += 1;
-
-        let error = verified_toc(&tail, place).unwrap_err();
-        assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
     }
 }

@@ -5,12 +5,16 @@
 //! after a check. It never takes over hooks, alternates, replaced objects or other configuration.
 
 mod config;
+mod error;
 mod generation;
 mod index_search;
 mod refs;
 mod static_tree;
+mod view;
 mod work_tree;
 
-pub(crate) use generation::{Generation, LoadError, TAIL_LEN};
+pub(crate) use error::LoadError;
+pub(crate) use generation::Generation;
 pub(crate) use static_tree::{FileContent, StaticFile, StaticNode, StaticTree};
-pub(crate) use work_tree::{WorkTree, WorkTreeFile, WorkTreeNode};
+pub(crate) use view::View;
+pub(crate) use work_tree::{Run, WorkTree, WorkTreeFile, WorkTreeNode};

@@ -47,6 +47,14 @@ impl FileContent {
         }
     }
 
+    /// Returns the digest that tells the content from any other.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        match self {
+            Self::Bytes(bytes) => *blake3::hash(bytes).as_bytes(),
+            Self::Segment(segment) => *segment.record().id.0.as_bytes(),
+        }
+    }
+
     /// Returns whether both contents are known to have equal bytes.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {

@@ -12,7 +12,7 @@ use cachewfs_format::{
 };
 
 use super::LoadError;
-use crate::hand_over::{HandOverError, Loader, Saver, Text, WorkTreeFileState};
+use crate::ino::Ino;
 use crate::parse::parse;
 use crate::segment::{ReadError, Segment, fetch_whole};
 use crate::traffic::Purpose;
@@ -40,9 +40,9 @@ pub(crate) struct WorkTree {
 
 /// A run of neighbouring files that share a segment.
 #[derive(Debug)]
-pub(super) struct Run {
-    members: Arc<Segment>,
-    large_file: Option<Arc<Segment>>,
+pub(crate) struct Run {
+    pub members: Arc<Segment>,
+    pub large_file: Option<Arc<Segment>>,
 }
 
 impl Run {
@@ -68,8 +68,8 @@ pub(crate) enum WorkTreeNode {
 /// A regular file or a symbolic link. It stays readable when its snapshot is no longer shown.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkTreeFile {
-    run: Arc<Run>,
-    path: Box<[u8]>,
+    pub run: Arc<Run>,
+    pub path: Box<[u8]>,
     /// The raw id of the git blob.
     pub blob: Box<[u8]>,
     /// Length in bytes.
@@ -329,57 +329,19 @@ pub(super) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
 }
 
 impl WorkTreeFile {
-    /// Describes the file for another process.
-    pub(crate) fn save(&self, saver: &mut Saver) -> Result<WorkTreeFileState, HandOverError> {
-        let large_file = self.run.large_file.as_ref();
-        let large_file = large_file.map(|segment| saver.segment(segment));
-        Ok(WorkTreeFileState {
-            members: saver.segment(&self.run.members)?,
-            large_file: large_file.transpose()?,
-            path: (*self.path).into(),
-            blob: (*self.blob).into(),
-            size: self.size,
-            is_symlink: self.is_symlink,
-            is_executable: self.is_executable,
-            mtime: self.mtime,
-        })
-    }
-
-    /// Returns the file that another process described.
-    pub(crate) fn restore(
-        state: WorkTreeFileState,
-        loader: &Loader,
-    ) -> Result<Self, HandOverError> {
-        let large_file = state.large_file.map(|place| loader.segment(place).cloned());
-        let run = Run {
-            members: Arc::clone(loader.segment(state.members)?),
-            large_file: large_file.transpose()?,
-        };
-        let (Text(path), Text(blob)) = (state.path, state.blob);
-        Ok(Self {
-            run: Arc::new(run),
-            path: path.into(),
-            blob: blob.into(),
-            size: state.size,
-            is_symlink: state.is_symlink,
-            is_executable: state.is_executable,
-            mtime: state.mtime,
-        })
-    }
-
     /// Returns the inode number of the file at `path` in the work tree of `repo`. A file with other
     /// bytes has another inode, so the kernel may cache the bytes of an inode for good.
-    pub(crate) fn ino(&self, repo: &RepoName, path: &[u8]) -> u64 {
+    pub(crate) fn ino(&self, repo: &RepoName, path: &[u8]) -> Ino {
         let mode = match (self.is_symlink, self.is_executable) {
             (true, _) => SYMLINK,
             (false, true) => 0o100_755,
             (false, false) => 0o100_644,
         };
         let ino = work_tree_inode(repo, path, (&self.blob, mode, self.mtime));
-        match self.run.identity(self.mtime) {
+        Ino(match self.run.identity(self.mtime) {
             Some(run) => inode_of(&[&ino.to_le_bytes(), run.0.as_bytes()]),
             None => ino,
-        }
+        })
     }
 
     /// Reads `range` of the file, in bytes; the part beyond its end is ignored.

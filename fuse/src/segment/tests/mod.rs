@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{Backend, ReadError, Segment, SegmentLocation, Segments};
 use crate::cache::Cache;
-use crate::fetch::scripted::{RangeFault, ScriptedSource};
+use crate::testing::scripted::{RangeFault, ScriptedSource};
 use crate::traffic::{Purpose, Traffic};
 
 const CHUNK_LEN: usize = 256 << 10;

@@ -9,10 +9,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
-use super::FILES;
-
 /// At most this many bytes of a message: the options of a mount.
 const MAX_LEN: usize = 64 << 10;
+/// The number of files that go to the holder.
+pub(crate) const FILES: usize = 3;
 
 /// Sends a message.
 pub fn send(socket: impl AsFd, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {

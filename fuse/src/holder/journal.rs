@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt as _;
 
 use cachewfs_format::{Digest, SegmentId};
 use parking_lot::Mutex;
+use rustix::fs::MemfdFlags;
 
 /// The length of a number and of the id of a segment in a slot, in bytes.
 const NUMBER_LEN: usize = 8;
@@ -26,11 +27,11 @@ const SLOT_LEN: usize = 3 * NUMBER_LEN + ID_LEN;
 #[derive(Debug)]
 pub(crate) struct OpenJournal {
     file: File,
-    slots: Mutex<Slots>,
+    slots: Mutex<JournalSlots>,
 }
 
 #[derive(Debug, Default)]
-struct Slots {
+struct JournalSlots {
     /// The slot of each handle.
     used: HashMap<u64, u64>,
     free: Vec<u64>,
@@ -48,7 +49,7 @@ pub(crate) struct OpenSegment {
 impl OpenJournal {
     pub(crate) fn create() -> io::Result<Self> {
         Ok(Self {
-            file: super::memory()?,
+            file: memory()?,
             slots: Mutex::default(),
         })
     }
@@ -86,7 +87,7 @@ impl OpenJournal {
 }
 
 /// Returns the opens in the journal of another process.
-pub(super) fn read(file: &File) -> io::Result<Vec<OpenSegment>> {
+pub(crate) fn read_journal(file: &File) -> io::Result<Vec<OpenSegment>> {
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or_default()];
     file.read_exact_at(&mut bytes, 0)?;
     let (slots, _) = bytes.as_chunks::<SLOT_LEN>();
@@ -105,6 +106,11 @@ fn open_segment(slot: &[u8; SLOT_LEN]) -> Option<OpenSegment> {
         segment: SegmentId(Digest::from_bytes(*id)),
         backing: (backing != 0).then_some(backing),
     })
+}
+
+/// Returns a file in memory.
+pub(crate) fn memory() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("cachewfs", MemfdFlags::CLOEXEC)?.into())
 }
 
 #[cfg(test)]
@@ -127,7 +133,7 @@ mod tests {
         journal.forget(7);
         journal.note(&open(9, Some(5)));
 
-        let mut left = read(journal.file()).unwrap();
+        let mut left = read_journal(journal.file()).unwrap();
 
         left.sort_by_key(|open| open.handle);
         assert_eq!(left, [open(0, None), open(3, None), open(9, Some(5))]);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use cachewfs_format::api::RefreshAnswer;
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
-use super::source::BoxFuture;
-use super::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswer};
+use crate::fetch::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswer};
 use crate::traffic::Purpose;
 
 /// A fault of one request for a range.

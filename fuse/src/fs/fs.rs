@@ -1,0 +1,51 @@
+//! [`Fs`]: the file system of a mount.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use super::inode::InodeTable;
+use super::listing::OpenDirectories;
+use super::open_file::OpenFiles;
+use crate::holder::{Holder, OpenJournal};
+use crate::ino::Ino;
+use crate::repository::Repositories;
+
+/// The file system of a mount.
+#[derive(Debug)]
+pub(crate) struct Fs {
+    pub(super) repositories: Arc<Repositories>,
+    pub(super) inodes: InodeTable,
+    pub(super) open_files: OpenFiles,
+    pub(super) open_directories: OpenDirectories,
+    /// The journal of open segments, or `None` if there is no memory for it.
+    pub(crate) journal: Option<OpenJournal>,
+    /// Whether the kernel has refused passthrough for a file.
+    pub(super) passthrough_refused: AtomicBool,
+    /// The process that keeps what another needs to serve the mount if this one is killed.
+    pub(crate) holder: OnceLock<Holder>,
+}
+
+impl Fs {
+    /// Creates the file system that shows `repositories`.
+    pub(crate) fn new(repositories: Arc<Repositories>) -> Self {
+        Self {
+            repositories,
+            inodes: InodeTable::default(),
+            open_files: OpenFiles::default(),
+            open_directories: OpenDirectories::default(),
+            journal: OpenJournal::create().ok(),
+            passthrough_refused: AtomicBool::new(false),
+            holder: OnceLock::new(),
+        }
+    }
+
+    /// Returns the repositories that the file system shows.
+    pub(crate) fn repositories(&self) -> &Arc<Repositories> {
+        &self.repositories
+    }
+
+    /// Records that the kernel has forgotten `count` lookups of an inode.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+}
