@@ -67,7 +67,7 @@ pub use pointer::{ArchiveSummary, Pointer, ReplacedSnapshot};
 pub use printable::{Colours, is_printable, printable, printable_event};
 pub use repo_name::RepoName;
 pub use seek_table::{FrameSize, SeekTable};
-pub use segment::{Chunk, Content, Entry, EntryKind, SegmentTable, SegmentWriter};
+pub use segment::{Chunk, Content, Entry, EntryKind, PlacedChunk, SegmentTable, SegmentWriter};
 pub use snapshot_id::SnapshotId;
 pub use tar_member::{end_of_archive, member_header, padding_len};
 pub use toc::{ArchiveKind, PackKind, Role, SnapshotPart, Toc, TocFile, TocLocation, TocSegment};

@@ -13,5 +13,5 @@ mod table;
 mod writer;
 
 pub use entry::{Content, Entry, EntryKind};
-pub use table::{Chunk, SegmentTable};
+pub use table::{Chunk, PlacedChunk, SegmentTable};
 pub use writer::SegmentWriter;

@@ -32,6 +32,19 @@ pub struct Chunk {
     pub digest: Digest,
 }
 
+/// A chunk, and its place in its segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedChunk {
+    /// The number of the chunk in its segment, from 0 on.
+    pub index: usize,
+    /// The record of the chunk in the table.
+    pub record: Chunk,
+    /// The range of the chunk in the segment as stored, half-open, in bytes.
+    pub stored: Range<u64>,
+    /// The range of the chunk in the segment's content, half-open, in bytes.
+    pub content: Range<u64>,
+}
+
 /// The chunks of a segment, in order, and the tar members in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentTable {
@@ -139,6 +152,28 @@ impl SegmentTable {
     /// Returns the chunks, in order.
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
+    }
+
+    /// Returns chunk `index` with its place, or `None` if there is no such chunk.
+    pub fn chunk_at(&self, index: usize) -> Option<PlacedChunk> {
+        Some(PlacedChunk {
+            index,
+            record: *self.chunks.get(index)?,
+            stored: self.stored_range(index)?,
+            content: self.content_range(index)?,
+        })
+    }
+
+    /// Returns the chunks that have the bytes `content`, each with its place. `content` is a
+    /// half-open range of the segment's content.
+    pub fn chunks_in(&self, content: Range<u64>) -> impl Iterator<Item = PlacedChunk> {
+        self.chunks_of(content)
+            .filter_map(|index| self.chunk_at(index))
+    }
+
+    /// Returns all chunks with their places.
+    pub fn placed_chunks(&self) -> impl Iterator<Item = PlacedChunk> {
+        (0..self.chunks.len()).filter_map(|index| self.chunk_at(index))
     }
 
     /// Returns the tar members, in order. A segment with the data of a file has none.

@@ -45,11 +45,9 @@ impl Segment {
         let Some(file) = self.file(&table) else {
             return false;
         };
-        table.chunks_of(range).all(|index| {
-            table
-                .content_range(index)
-                .is_some_and(|content| file.is_ready(index, &content))
-        })
+        table
+            .chunks_in(range)
+            .all(|chunk| file.is_ready(chunk.index, &chunk.content))
     }
 
     /// Returns the cache files of the segment, opening them if need be. Returns `None` if they
@@ -138,10 +136,10 @@ impl Segment {
     /// are not open, and compares no checksums.
     pub(crate) fn cached_bytes(&self) -> u64 {
         let stored_lens = |table: &SegmentTable, is_marked: &dyn Fn(usize) -> bool| {
-            (0..table.chunks().len())
-                .filter(|&index| is_marked(index))
-                .filter_map(|index| table.stored_range(index))
-                .map(|range| range.end - range.start)
+            let chunks = table.chunks().iter().enumerate();
+            chunks
+                .filter(|&(index, _)| is_marked(index))
+                .map(|(_, chunk)| u64::from(chunk.stored_len))
                 .sum()
         };
         // Without its table, a segment whose chunks are all there would still miss some bytes.

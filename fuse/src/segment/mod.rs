@@ -12,9 +12,9 @@
 //! failures.rs  let a failure answer those who ask again at once
 //! ```
 //!
-//! `table.rs` loads the table first. `registry.rs` keeps one [`Segment`] for each segment id, so that snapshots share cached chunks.
-//! `cached.rs` has the files of a segment in the cache. `group.rs` fetches many small neighbouring
-//! segments in one request.
+//! `table.rs` loads the table first. `registry.rs` keeps one [`Segment`] for each segment id, so
+//! that snapshots share cached chunks. `cached.rs` has the files of a segment in the cache.
+//! `group.rs` fetches many small neighbouring segments in one request.
 //!
 //! Invariant: no unverified byte leaves this module. A table is checked against the id of its
 //! segment, a chunk against its table.
@@ -30,6 +30,7 @@ mod group_tests;
 mod opens;
 mod read;
 mod readers;
+mod reading;
 mod registry;
 mod retry;
 mod segment;

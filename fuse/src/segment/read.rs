@@ -8,10 +8,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cachewfs_format::SegmentTable;
+use cachewfs_format::{PlacedChunk, decode_chunk};
 
+use super::readers::WaitingReader;
+use super::reading::Reading;
 use super::retry::Retry;
-use super::window::SHARE_OF_CACHE;
+use super::window::{SHARE_OF_CACHE, weight, window_around};
 use super::{ReadError, Segment, transfer};
 use crate::cache::SegmentFile;
 use crate::fetch::FetchError;
@@ -33,7 +35,10 @@ impl Segment {
         if range.start >= range.end {
             return Ok(Vec::new());
         }
-        let reading = self.read_unlimited(range.clone(), purpose);
+        let reading = async {
+            let reading = Reading::begin(self, purpose).await?;
+            reading.read(range.clone()).await
+        };
         if purpose == Purpose::Background {
             return reading.await;
         }
@@ -53,27 +58,6 @@ impl Segment {
         error
     }
 
-    async fn read_unlimited(
-        self: &Arc<Self>,
-        range: Range<u64>,
-        purpose: Purpose,
-    ) -> Result<Vec<u8>, ReadError> {
-        let table = self.table(purpose).await?;
-        let mut file: Option<Arc<SegmentFile>> = None;
-        for index in table.chunks_of(range.clone()) {
-            let found = self.fetch_chunk(&table, index, purpose).await?;
-            // A cache that fails is not a reason to fail the read: the bytes then come through
-            // memory. So they do if the segment was evicted, and the chunks are in two files.
-            match (found, &file) {
-                (Some(found), Some(file)) if Arc::ptr_eq(&found, file) => {}
-                (Some(found), None) => file = Some(found),
-                _ => return self.read_uncached(&table, range, purpose).await,
-            }
-        }
-        let read = file.map_or(Ok(Vec::new()), |file| file.read(range));
-        read.map_err(|error| ReadError::Cache(Arc::new(error)))
-    }
-
     /// Fetches the missing chunks of `range` of the content, window by window. Does nothing if
     /// the cache files can't be opened.
     pub(crate) async fn fetch(
@@ -81,9 +65,9 @@ impl Segment {
         range: Range<u64>,
         purpose: Purpose,
     ) -> Result<(), ReadError> {
-        let table = self.table(purpose).await?;
-        for index in table.chunks_of(range) {
-            self.fetch_chunk(&table, index, purpose).await?;
+        let reading = Reading::begin(self, purpose).await?;
+        for chunk in reading.table.chunks_in(range) {
+            reading.fetch_chunk(&chunk).await?;
         }
         Ok(())
     }
@@ -94,36 +78,30 @@ impl Segment {
         self: &Arc<Self>,
         range: Range<u64>,
     ) -> Result<(), ReadError> {
-        let purpose = Purpose::Background;
-        let table = self.table(purpose).await?;
-        let Some(file) = self.file(&table) else {
+        let reading = Reading::begin(self, Purpose::Background).await?;
+        let Some(file) = reading.file() else {
             return Ok(());
         };
-        let chunks = table.chunks_of(range);
-        for window in self.claim_exactly(&table, &file, chunks.clone()) {
+        let chunks: Vec<_> = reading.table.chunks_in(range).collect();
+        for window in self.claim_exactly(&file, &chunks) {
             // Waited for below, chunk by chunk.
-            drop(transfer::start(self, &table, window, purpose));
+            drop(transfer::start(&reading, window));
         }
         // Waits for the requests just started, and for those of other readers.
-        for index in chunks {
-            self.fetch_chunk(&table, index, purpose).await?;
+        for chunk in &chunks {
+            reading.fetch_chunk(chunk).await?;
         }
         Ok(())
     }
 
     /// Claims the chunks of `chunks` that are missing and not in flight. Returns them as runs of
     /// neighbours.
-    fn claim_exactly(
-        &self,
-        table: &SegmentTable,
-        file: &SegmentFile,
-        chunks: Range<usize>,
-    ) -> Vec<Range<usize>> {
+    fn claim_exactly(&self, file: &SegmentFile, chunks: &[PlacedChunk]) -> Vec<Range<usize>> {
         let mut state = self.state.lock();
         let mut windows: Vec<Range<usize>> = Vec::new();
-        for index in chunks {
-            let content = table.content_range(index).unwrap_or_default();
-            if file.is_ready(index, &content) || state.is_in_flight(index) {
+        for PlacedChunk { index, content, .. } in chunks {
+            let index = *index;
+            if file.is_ready(index, content) || state.is_in_flight(index) {
                 continue;
             }
             state.in_flight.insert(index);
@@ -134,61 +112,78 @@ impl Segment {
         }
         windows
     }
+}
 
-    /// Waits until chunk `index` is in the cache, and requests it if no other reader has. Returns
-    /// the file that has it.
+impl Reading {
+    /// Reads `range` of the content, which doesn't end after it.
+    async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
+        let mut file: Option<Arc<SegmentFile>> = None;
+        for chunk in self.table.chunks_in(range.clone()) {
+            let found = self.fetch_chunk(&chunk).await?;
+            // A cache that fails is not a reason to fail the read: the bytes then come through
+            // memory. So they do if the segment was evicted, and the chunks are in two files.
+            match (found, &file) {
+                (Some(found), Some(file)) if Arc::ptr_eq(&found, file) => {}
+                (Some(found), None) => file = Some(found),
+                _ => return self.read_uncached(range).await,
+            }
+        }
+        let read = file.map_or(Ok(Vec::new()), |file| file.read(range));
+        read.map_err(|error| ReadError::Cache(Arc::new(error)))
+    }
+
+    /// Waits until a chunk is in the cache, and requests it if no other reader has. Returns the
+    /// file that has it.
     ///
     /// Returns `None` if the cache can't keep the chunk: its files can't be opened or written, or
     /// eviction took the chunk at once. It may then be in the overflow, and the next call in the
     /// background tries to write it again.
     async fn fetch_chunk(
-        self: &Arc<Self>,
-        table: &Arc<SegmentTable>,
-        index: usize,
-        purpose: Purpose,
+        &self,
+        chunk: &PlacedChunk,
     ) -> Result<Option<Arc<SegmentFile>>, ReadError> {
-        let content = table.content_range(index).unwrap_or_default();
-        if let Some(file) = self.file(table)
-            && file.is_ready(index, &content)
+        let (segment, index) = (&self.segment, chunk.index);
+        if let Some(file) = self.file()
+            && file.is_ready(index, &chunk.content)
         {
             return Ok(Some(file));
         }
-        if let Some(error) = self.state.lock().failures.of(index) {
+        if let Some(error) = segment.state.lock().failures.of(index) {
             return Err(error);
         }
-        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.readers.wait());
+        let _waiting = self.wait_as_reader();
         let mut own_request: Option<transfer::Outcome> = None;
         loop {
             // Subscribes before it checks the chunk. A chunk that arrives after the check then
             // changes `progress`, so no wake-up is lost.
-            let mut progress = self.progress.subscribe();
+            let mut progress = segment.progress.subscribe();
             progress.mark_unchanged();
             // In each round, because eviction replaces it.
-            let Some(file) = self.file(table) else {
+            let Some(file) = self.file() else {
                 return Ok(None);
             };
-            if file.is_ready(index, &content) {
+            if file.is_ready(index, &chunk.content) {
                 return Ok(Some(file));
             }
-            if let Some(chunk) = self.backend.overflow.get(self.record().id, index) {
+            if let Some(content) = segment.backend.overflow.get(segment.record().id, index) {
                 // The disk may have room again. A reader doesn't try: it has the bytes.
-                let is_stored = purpose == Purpose::Background
-                    && transfer::store_chunk(self, (&file, content.start), index, &chunk).is_ok();
+                let is_stored = self.purpose == Purpose::Background
+                    && transfer::store_chunk(segment, &file, chunk, &content).is_ok();
                 return Ok(is_stored.then_some(file));
             }
-            match self.claim(table, &file, index, purpose) {
+            match self.claim(&file, index) {
                 Claim::InFlight => {}
                 Claim::Failed(error) => return Err(error),
                 Claim::Window(window) => {
                     if let Some(outcome) = &own_request {
                         // This reader's own request has ended without the chunk, and it retried
                         // as long as that made sense. Another one would only double the wait.
-                        transfer::release(self, window);
+                        transfer::release(segment, window);
                         // A request that succeeded leaves the chunk absent only if the cache
                         // evicted it at once.
                         return outcome.get().map_or(Ok(None), |error| Err(error.clone()));
                     }
-                    own_request = Some(transfer::start(self, table, window, purpose));
+                    own_request = Some(transfer::start(self, window));
                 }
             }
             if progress.changed().await.is_err() {
@@ -197,53 +192,49 @@ impl Segment {
         }
     }
 
+    /// Counts this read as waiting for the network, if a reader waits for it.
+    fn wait_as_reader(&self) -> Option<WaitingReader<'_>> {
+        let readers = &self.segment.backend.readers;
+        (self.purpose == Purpose::Demand).then(|| readers.wait())
+    }
+
     /// Claims chunk `index` and a window around it, unless the chunk is already in flight.
-    fn claim(
-        &self,
-        table: &SegmentTable,
-        file: &SegmentFile,
-        index: usize,
-        purpose: Purpose,
-    ) -> Claim {
+    fn claim(&self, file: &SegmentFile, index: usize) -> Claim {
+        let (segment, table) = (&self.segment, &self.table);
         // The lock is held from the check to the insertion: of readers that race for a chunk,
         // exactly one gets the window.
-        let mut state = self.state.lock();
+        let mut state = segment.state.lock();
         if state.is_in_flight(index) {
             return Claim::InFlight;
         }
         if let Some(error) = state.failures.of(index) {
             return Claim::Failed(error);
         }
+        let density = segment.density();
         let wanted = state
             .history
-            .next_window_len(index, self.density(), purpose)
-            .min(self.backend.cache.max_bytes() / SHARE_OF_CACHE);
+            .next_window_len(index, density, self.purpose)
+            .min(segment.backend.cache.max_bytes() / SHARE_OF_CACHE);
         let is_missing = |at: usize| {
             !state.in_flight.contains(&at)
                 && table
                     .content_range(at)
                     .is_some_and(|content| !file.is_ready(at, &content))
         };
-        let lens = |at: usize| table.chunks().get(at).map(super::window::weight);
-        let window = super::window::window_around(index, wanted, self.density(), lens, is_missing);
+        let lens = |at: usize| table.chunks().get(at).map(weight);
+        let window = window_around(index, wanted, density, lens, is_missing);
         state.in_flight.extend(window.clone());
         state.history.note_window(&window);
         Claim::Window(window)
     }
 
     /// Reads `range` chunk by chunk through memory, because the cache can't store it.
-    async fn read_uncached(
-        self: &Arc<Self>,
-        table: &Arc<SegmentTable>,
-        range: Range<u64>,
-        purpose: Purpose,
-    ) -> Result<Vec<u8>, ReadError> {
+    async fn read_uncached(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
         let mut read = Vec::new();
-        for index in table.chunks_of(range.clone()) {
-            let chunk = table.content_range(index).unwrap_or_default();
-            let content = self.chunk_uncached(table, index, purpose).await?;
-            let from = range.start.saturating_sub(chunk.start);
-            let to = range.end.min(chunk.end).saturating_sub(chunk.start);
+        for chunk in self.table.chunks_in(range.clone()) {
+            let content = self.chunk_uncached(&chunk).await?;
+            let from = range.start.saturating_sub(chunk.content.start);
+            let to = range.end.min(chunk.content.end) - chunk.content.start;
             let part = usize::try_from(from).unwrap_or(usize::MAX)
                 ..usize::try_from(to).unwrap_or(usize::MAX);
             read.extend_from_slice(content.get(part).unwrap_or_default());
@@ -251,48 +242,37 @@ impl Segment {
         Ok(read)
     }
 
-    async fn chunk_uncached(
-        self: &Arc<Self>,
-        table: &Arc<SegmentTable>,
-        index: usize,
-        purpose: Purpose,
-    ) -> Result<Arc<Vec<u8>>, ReadError> {
-        let id = self.record().id;
-        if let Some(content) = self.backend.overflow.get(id, index) {
+    async fn chunk_uncached(&self, chunk: &PlacedChunk) -> Result<Arc<Vec<u8>>, ReadError> {
+        let (segment, index) = (&self.segment, chunk.index);
+        let id = segment.record().id;
+        if let Some(content) = segment.backend.overflow.get(id, index) {
             return Ok(content);
         }
-        let content = table.content_range(index).unwrap_or_default();
         // Only some chunks of the range may be missing from the cache.
-        if let Some(file) = self.opened_file()
-            && file.is_ready(index, &content)
-            && let Ok(content) = file.read(content.clone())
+        if let Some(file) = segment.opened_file()
+            && file.is_ready(index, &chunk.content)
+            && let Ok(content) = file.read(chunk.content.clone())
         {
             return Ok(Arc::new(content));
         }
-        if let Some(error) = self.state.lock().failures.of(index) {
+        if let Some(error) = segment.state.lock().failures.of(index) {
             return Err(error);
         }
-        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.readers.wait());
-        let stored = table.stored_range(index).unwrap_or_default();
-        let chunk = table
-            .chunks()
-            .get(index)
-            .copied()
-            .ok_or(ReadError::Contradiction {
-                what: "a segment's table has fewer chunks than its content",
-            })?;
-        let start = content.start;
-        let content = transfer::fetch_verified(self, stored, purpose, |bytes| {
-            let content = cachewfs_format::decode_chunk(&chunk, bytes)?;
-            self.record().check_padding(start, &content)?;
+        let _waiting = self.wait_as_reader();
+        let stored = chunk.stored.clone();
+        let content = transfer::fetch_verified(segment, stored, self.purpose, |bytes| {
+            let content = decode_chunk(&chunk.record, bytes)?;
+            segment
+                .record()
+                .check_padding(chunk.content.start, &content)?;
             Ok(content)
         })
         .await
         .inspect_err(|error| {
-            let mut state = self.state.lock();
+            let mut state = segment.state.lock();
             state.failures.note(index..index + 1, error.clone());
         })?;
-        self.backend.overflow.insert(id, index, content.clone());
+        segment.backend.overflow.insert(id, index, content.clone());
         Ok(Arc::new(content))
     }
 }

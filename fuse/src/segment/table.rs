@@ -1,10 +1,9 @@
 //! Loads the table of a segment: from the cache, alone, or with the whole segment.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cachewfs_format::{SegmentTable, TocSegment};
+use cachewfs_format::{PlacedChunk, SegmentTable, TocSegment};
 
 use super::window::MAX_RATIO;
 use super::{ReadError, Segment, transfer};
@@ -77,12 +76,12 @@ impl Segment {
         let (front, table) = futures_util::join!(front, self.table(purpose));
         let (front, table) = (front?, table?);
         // The range limits how much is decompressed: `front` can hold many chunks of a bomb.
-        for index in table.chunks_of(0..len.saturating_mul(MAX_RATIO)) {
-            let Ok(stored) = stored_chunk(&table, index, &front) else {
+        for chunk in table.chunks_in(0..len.saturating_mul(MAX_RATIO)) {
+            let Ok(stored) = stored_bytes(&chunk, &front) else {
                 // The front ends inside this chunk.
                 break;
             };
-            transfer::accept_chunk(self, &table, index, &stored).map_err(|source| {
+            transfer::accept_chunk(self, &table, &chunk, &stored).map_err(|source| {
                 FetchError::Broken {
                     url: self.location().path.to_string(),
                     source,
@@ -111,24 +110,17 @@ impl Segment {
         let table_len = usize::try_from(self.record.table_len).map_err(|_| short.clone())?;
         let table_at = stored.len().checked_sub(table_len).ok_or(short)?;
         let table = self.accept_table(&stored.slice(table_at..))?;
-        for index in 0..table.chunks().len() {
-            transfer::accept_chunk(self, &table, index, &stored_chunk(&table, index, stored)?)?;
+        for chunk in table.placed_chunks() {
+            transfer::accept_chunk(self, &table, &chunk, &stored_bytes(&chunk, stored)?)?;
         }
         Ok(table)
     }
 }
 
-/// Returns the stored bytes of chunk `index`. `stored` begins where the segment begins.
-fn stored_chunk(
-    table: &SegmentTable,
-    index: usize,
-    stored: &Bytes,
-) -> Result<Bytes, cachewfs_format::Error> {
-    let range = table
-        .stored_range(index)
-        .unwrap_or(Range { start: 0, end: 0 });
+/// Returns the stored bytes of a chunk. `stored` begins where the segment begins.
+fn stored_bytes(chunk: &PlacedChunk, stored: &Bytes) -> Result<Bytes, cachewfs_format::Error> {
     let offset = |at| usize::try_from(at).ok().filter(|&at| at <= stored.len());
-    match (offset(range.start), offset(range.end)) {
+    match (offset(chunk.stored.start), offset(chunk.stored.end)) {
         (Some(start), Some(end)) => Ok(stored.slice(start..end)),
         _ => Err(cachewfs_format::Error::Truncated { section: "segment" }),
     }

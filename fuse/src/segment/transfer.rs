@@ -9,10 +9,11 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
-use cachewfs_format::{Error as FormatError, SegmentTable, decode_chunk};
+use cachewfs_format::{Error as FormatError, PlacedChunk, SegmentTable, decode_chunk};
 use tracing::{debug, warn};
 
 use super::body::BodyRequest;
+use super::reading::Reading;
 use super::retry::Retry;
 use super::{ReadError, Segment, SegmentLocation};
 use crate::cache::SegmentFile;
@@ -23,32 +24,24 @@ use crate::traffic::Purpose;
 pub(super) type Outcome = Arc<OnceLock<ReadError>>;
 
 /// Starts a background request for the chunks of `window`, which the caller has claimed.
-pub(super) fn start(
-    segment: &Arc<Segment>,
-    table: &Arc<SegmentTable>,
-    window: Range<usize>,
-    purpose: Purpose,
-) -> Outcome {
-    let (segment, table) = (Arc::clone(segment), Arc::clone(table));
-    let backend = Arc::clone(&segment.backend);
+pub(super) fn start(reading: &Reading, window: Range<usize>) -> Outcome {
+    let reading = reading.clone();
+    let tasks = reading.segment.backend.tasks.clone();
     let outcome = Outcome::default();
     let noted = Arc::clone(&outcome);
-    backend.tasks.clone().spawn(async move {
+    tasks.clone().spawn(async move {
+        let segment = &reading.segment;
         // The guard releases the claim however this task ends, even by a panic. Otherwise the
         // waiters of these chunks would wait forever.
         let claim = ClaimGuard {
-            segment: &segment,
+            segment,
             window: window.clone(),
         };
-        let transfer = ChunkTransfer {
-            segment: &segment,
-            table: &table,
-            purpose,
-        };
-        let mut next = window.start;
-        let ended = backend.tasks.until_end(transfer.run(&mut next, window.end));
-        let ended = ended.await.unwrap_or(Err(FetchError::Ending));
-        if let Err(error) = ended {
+        let chunks: Vec<_> = reading.chunks(window.clone()).collect();
+        let mut missing = chunks.as_slice();
+        let ended = tasks.until_end(transfer(&reading, &mut missing)).await;
+        if let Err(error) = ended.unwrap_or(Err(FetchError::Ending)) {
+            let next = missing.first().map_or(window.end, |chunk| chunk.index);
             // A slow line is no failure: readers of the other chunks may ask with a window of
             // their own.
             let is_slow = matches!(error, FetchError::TimedOut { .. }) && next > window.start;
@@ -163,129 +156,113 @@ fn broken(segment: &Segment, source: FormatError) -> FetchError {
     }
 }
 
-/// The transfer of a window of chunks, over as many attempts as it takes.
-struct ChunkTransfer<'a> {
-    segment: &'a Segment,
-    table: &'a SegmentTable,
-    purpose: Purpose,
-}
-
-impl ChunkTransfer<'_> {
-    /// Fetches from chunk `next` to before chunk `end`. Moves `next` past each chunk that arrives.
-    async fn run(&self, next: &mut usize, end: usize) -> Result<(), FetchError> {
-        let mut retry = Retry::new(self.segment, self.purpose);
-        while *next < end {
-            let attempt = self.stream(next, end, retry.failed);
-            retry.run(attempt).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes one attempt. A later one continues at `next`.
-    async fn stream(&self, next: &mut usize, end: usize, attempt: usize) -> Result<(), FetchError> {
-        let start = self.table.stored_range(*next).unwrap_or_default().start;
-        let stop = self
-            .table
-            .stored_range(end.saturating_sub(1))
-            .unwrap_or_default()
-            .end;
+/// Fetches `missing`, which are neighbours, in as many attempts as it takes. Takes each chunk out
+/// when it has arrived.
+async fn transfer(reading: &Reading, missing: &mut &[PlacedChunk]) -> Result<(), FetchError> {
+    let mut retry = Retry::new(&reading.segment, reading.purpose);
+    while let (Some(first), Some(last)) = (missing.first(), missing.last()) {
         let request = BodyRequest {
-            segment: self.segment,
+            segment: &reading.segment,
             place: None,
-            range: start..stop,
-            purpose: self.purpose,
-            attempt,
+            range: first.stored.start..last.stored.end,
+            purpose: reading.purpose,
+            attempt: retry.failed,
         };
-        let mut body = request.open().await?;
-        let mut buffer = BytesMut::new();
-        let mut received = 0;
-        // Kept until the next chunk arrives: otherwise it might be closed and opened for each.
-        let mut file;
-        while let Some(piece) = body.next().await? {
-            received += piece.len() as u64;
-            buffer.extend_from_slice(&piece);
-            while *next < end
-                && let Some(chunk) = self.table.chunks().get(*next)
-                && let Ok(len) = usize::try_from(chunk.stored_len)
-                && buffer.len() >= len
-            {
-                let stored = buffer.split_to(len).freeze();
-                // Eviction may have replaced it. Readers look into the newest one.
-                file = self.segment.file(self.table);
-                accept_chunk_into(self.segment, self.table, file.as_deref(), *next, &stored)
-                    .map_err(|source| broken(self.segment, source))?;
-                *next += 1;
-                self.segment
-                    .progress
-                    .send_modify(|count| *count = count.wrapping_add(1));
-            }
-        }
-        if *next < end {
-            // A body that ends early without an error is a failed attempt, too: without a backoff,
-            // the next attempt would follow at once.
-            return Err(FetchError::Cut {
-                url: self.segment.location().path.to_string(),
-                received,
-                expected: stop.saturating_sub(start),
-            });
-        }
-        Ok(())
+        retry.run(stream(reading, request, missing)).await?;
     }
+    Ok(())
 }
 
-/// Verifies chunk `index` and writes it to the cache. Does nothing if the cache files can't be
-/// opened.
+/// Makes one attempt to fetch `missing`. A later one continues with what is left of it.
+async fn stream(
+    reading: &Reading,
+    request: BodyRequest<'_>,
+    missing: &mut &[PlacedChunk],
+) -> Result<(), FetchError> {
+    let segment = &*reading.segment;
+    let expected = request.range.end.saturating_sub(request.range.start);
+    let mut body = request.open().await?;
+    let mut buffer = BytesMut::new();
+    let mut received = 0;
+    // Kept until the next chunk arrives: otherwise it might be closed and opened for each.
+    let mut file;
+    while let Some(piece) = body.next().await? {
+        received += piece.len() as u64;
+        buffer.extend_from_slice(&piece);
+        while let Some((chunk, others)) = missing.split_first()
+            && let Ok(len) = usize::try_from(chunk.record.stored_len)
+            && buffer.len() >= len
+        {
+            let stored = buffer.split_to(len).freeze();
+            // Eviction may have replaced it. Readers look into the newest one.
+            file = reading.file();
+            accept_chunk_into(segment, file.as_deref(), chunk, &stored)
+                .map_err(|source| broken(segment, source))?;
+            *missing = others;
+            segment
+                .progress
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // A body that ends early without an error is a failed attempt, too: without a backoff, the next
+    // attempt would follow at once.
+    Err(FetchError::Cut {
+        url: segment.location().path.to_string(),
+        received,
+        expected,
+    })
+}
+
+/// Verifies a chunk and writes it to the cache. Does nothing if the cache files can't be opened.
 pub(super) fn accept_chunk(
     segment: &Segment,
     table: &SegmentTable,
-    index: usize,
+    chunk: &PlacedChunk,
     stored: &[u8],
 ) -> Result<(), FormatError> {
     let Some(file) = segment.file(table) else {
         // The failure is noted: whoever was asked to keep the chunk reports it.
         return Ok(());
     };
-    accept_chunk_into(segment, table, Some(&file), index, stored)
+    accept_chunk_into(segment, Some(&file), chunk, stored)
 }
 
-/// Verifies chunk `index` and writes it to `file`. Keeps it in the overflow if there is no file, or
-/// if the disk refuses it.
+/// Verifies a chunk and writes it to `file`. Keeps it in the overflow if there is no file, or if
+/// the disk refuses it.
 fn accept_chunk_into(
     segment: &Segment,
-    table: &SegmentTable,
     file: Option<&SegmentFile>,
-    index: usize,
+    chunk: &PlacedChunk,
     stored: &[u8],
 ) -> Result<(), FormatError> {
-    let Some(chunk) = table.chunks().get(index) else {
-        return Ok(());
-    };
-    let content = decode_chunk(chunk, stored)?;
-    let offset = table.content_range(index).unwrap_or_default().start;
+    let content = decode_chunk(&chunk.record, stored)?;
     // Bytes after the end of the file must be zeros. A TOC that gives a file too small a size
     // could otherwise cut off content.
-    segment.record().check_padding(offset, &content)?;
-    let stored = file.map(|file| store_chunk(segment, (file, offset), index, &content));
-    if let Some(Ok(())) = stored {
-        return Ok(());
-    }
-    if let Some(Err(error)) = stored {
-        segment.backend.cache.failures().note(error);
+    segment
+        .record()
+        .check_padding(chunk.content.start, &content)?;
+    match file.map(|file| store_chunk(segment, file, chunk, &content)) {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => segment.backend.cache.failures().note(error),
+        None => {}
     }
     let id = segment.record().id;
-    segment.backend.overflow.insert(id, index, content);
+    segment.backend.overflow.insert(id, chunk.index, content);
     Ok(())
 }
 
-/// Writes chunk `index`, which begins at `offset`, to `file`.
+/// Writes the content of a chunk to `file`.
 pub(super) fn store_chunk(
     segment: &Segment,
-    (file, offset): (&SegmentFile, u64),
-    index: usize,
+    file: &SegmentFile,
+    chunk: &PlacedChunk,
     content: &[u8],
 ) -> io::Result<()> {
     let cache = &segment.backend.cache;
-    file.store(index, offset, content)?;
+    file.store(chunk.index, chunk.content.start, content)?;
     cache.failures().note_success();
     cache.count_stored(content.len() as u64);
     Ok(())
