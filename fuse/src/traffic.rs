@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use cachewfs_base::Counter;
 use cachewfs_format::RepoName;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::report::TrafficReport;
@@ -24,22 +24,19 @@ pub(crate) enum Purpose {
 pub(crate) struct Traffic {
     total: Arc<Counters>,
     repos: Mutex<HashMap<RepoName, Arc<Counters>>>,
-    heard_at: Arc<HeardAt>,
+    /// When a daemon or the bucket last sent anything.
+    heard_at: Arc<Mutex<Option<Instant>>>,
 }
-
-/// When a daemon or the bucket last sent anything.
-#[derive(Debug, Default)]
-struct HeardAt(Mutex<Option<Instant>>);
 
 /// One set of counters. They only grow.
 #[derive(Debug, Default)]
 struct Counters {
-    requests: AtomicU64,
-    fetched_bytes: AtomicU64,
-    demand_bytes: AtomicU64,
-    demand_requests: AtomicU64,
-    retries: AtomicU64,
-    direct_bytes: AtomicU64,
+    requests: Counter,
+    fetched_bytes: Counter,
+    demand_bytes: Counter,
+    demand_requests: Counter,
+    retries: Counter,
+    direct_bytes: Counter,
 }
 
 /// A counter of requests that have one purpose.
@@ -48,7 +45,7 @@ pub(crate) struct Meter {
     purpose: Purpose,
     total: Arc<Counters>,
     repo: Option<Arc<Counters>>,
-    heard_at: Arc<HeardAt>,
+    heard_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Traffic {
@@ -117,25 +114,24 @@ impl Meter {
     pub(crate) fn count_direct(&self, bytes: usize) {
         self.count_bytes(bytes);
         for counters in self.counters() {
-            let direct = &counters.direct_bytes;
-            direct.fetch_add(bytes as u64, Ordering::Relaxed);
+            counters.direct_bytes.add(bytes as u64);
         }
     }
 
     /// Counts a retry of a request.
     pub(crate) fn count_retry(&self) {
         for counters in self.counters() {
-            counters.retries.fetch_add(1, Ordering::Relaxed);
+            counters.retries.add(1);
         }
     }
 
     /// Adds `count` to the first counter that `of` selects and, if a reader waits, to the second.
-    fn add(&self, count: u64, of: impl Fn(&Counters) -> (&AtomicU64, &AtomicU64)) {
+    fn add(&self, count: u64, of: impl Fn(&Counters) -> (&Counter, &Counter)) {
         for counters in self.counters() {
             let (all, demand) = of(counters);
-            all.fetch_add(count, Ordering::Relaxed);
+            all.add(count);
             if self.purpose == Purpose::Demand {
-                demand.fetch_add(count, Ordering::Relaxed);
+                demand.add(count);
             }
         }
     }
@@ -147,21 +143,15 @@ impl Meter {
     }
 }
 
-impl HeardAt {
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock()
-    }
-}
-
 impl Counters {
     fn report(&self) -> TrafficReport {
         TrafficReport {
-            requests: self.requests.load(Ordering::Relaxed),
-            fetched_bytes: self.fetched_bytes.load(Ordering::Relaxed),
-            demand_bytes: self.demand_bytes.load(Ordering::Relaxed),
-            demand_requests: self.demand_requests.load(Ordering::Relaxed),
-            retries: self.retries.load(Ordering::Relaxed),
-            direct_bytes: self.direct_bytes.load(Ordering::Relaxed),
+            requests: self.requests.value(),
+            fetched_bytes: self.fetched_bytes.value(),
+            demand_bytes: self.demand_bytes.value(),
+            demand_requests: self.demand_requests.value(),
+            retries: self.retries.value(),
+            direct_bytes: self.direct_bytes.value(),
         }
     }
 }

@@ -6,7 +6,6 @@
 //! snapshot, or is dropped afterwards.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use cachewfs_format::RepoName;
 
@@ -21,10 +20,8 @@ impl Fs {
     /// Opens a directory. Returns its handle.
     pub(crate) fn opendir(&self, ino: Ino) -> Result<u64, FsError> {
         self.inodes.get(ino)?;
-        let handle = self.open_directories.next.fetch_add(1, Ordering::Relaxed);
         let directory = OpenDirectory { ino, listing: None };
-        self.open_directories.open.lock().insert(handle, directory);
-        Ok(handle)
+        Ok(self.open_directories.open(directory))
     }
 
     /// Returns the listing of an open directory, from which the kernel reads entries from `offset`
@@ -37,18 +34,19 @@ impl Fs {
         (ino, handle): (Ino, u64),
         offset: u64,
     ) -> Result<Arc<Listing>, FsError> {
-        let known = self.open_directories.open.lock().get(&handle).cloned();
+        let known = self.open_directories.get(handle);
         // A process that was killed may have opened it. If the directory is still the same, its new
         // listing has the same order.
         let directory = known.unwrap_or(OpenDirectory { ino, listing: None });
         if let Some(listing) = directory.listing.filter(|_| offset > 0) {
             return Ok(listing);
         }
-        let listing = Arc::new(self.list(directory.ino).await?);
-        if let Some(directory) = self.open_directories.open.lock().get_mut(&handle) {
-            directory.listing = Some(Arc::clone(&listing));
-        }
-        Ok(listing)
+        let ino = directory.ino;
+        let made = Arc::new(self.list(ino).await?);
+        let listing = Some(Arc::clone(&made));
+        self.open_directories
+            .replace(handle, OpenDirectory { ino, listing });
+        Ok(made)
     }
 
     async fn list(&self, ino: Ino) -> Result<Listing, FsError> {
@@ -86,7 +84,7 @@ impl Fs {
 
     /// Closes a directory.
     pub(crate) fn releasedir(&self, handle: u64) {
-        self.open_directories.open.lock().remove(&handle);
+        self.open_directories.close(handle);
     }
 
     async fn children(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, FsError> {

@@ -4,6 +4,7 @@ use cachewfs_format::api::code;
 use fuser::Errno;
 
 use crate::fetch::FetchError;
+use crate::ino::Ino;
 use crate::repository::RepoError;
 use crate::segment::ReadError;
 use crate::view::LoadError;
@@ -14,11 +15,11 @@ pub(crate) enum FsError {
     /// The directory has no such name.
     #[error("no such file or directory")]
     NoEntry,
-    /// The kernel names an inode or an open file that this process doesn't know.
+    /// The kernel names an inode that this process doesn't know.
     #[error("unknown inode or file handle {ino}")]
     UnknownInode {
-        /// The number of the inode, or the handle of the open file.
-        ino: u64,
+        /// The number of the inode.
+        ino: Ino,
     },
     /// A file is used as a directory.
     #[error("not a directory")]

@@ -3,9 +3,10 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use super::handles::Handles;
 use super::inode::InodeTable;
-use super::listing::OpenDirectories;
-use super::open_file::OpenFiles;
+use super::listing::OpenDirectory;
+use super::open_file::OpenFile;
 use crate::holder::{Holder, OpenJournal};
 use crate::ino::Ino;
 use crate::repository::Repositories;
@@ -15,8 +16,8 @@ use crate::repository::Repositories;
 pub(crate) struct Fs {
     pub(super) repositories: Arc<Repositories>,
     pub(super) inodes: InodeTable,
-    pub(super) open_files: OpenFiles,
-    pub(super) open_directories: OpenDirectories,
+    pub(super) open_files: Handles<OpenFile>,
+    pub(super) open_directories: Handles<OpenDirectory>,
     /// The journal of open segments, or `None` if there is no memory for it.
     pub(crate) journal: Option<OpenJournal>,
     /// Whether the kernel has refused passthrough for a file.
@@ -31,8 +32,8 @@ impl Fs {
         Self {
             repositories,
             inodes: InodeTable::default(),
-            open_files: OpenFiles::default(),
-            open_directories: OpenDirectories::default(),
+            open_files: Handles::default(),
+            open_directories: Handles::default(),
             journal: OpenJournal::create().ok(),
             passthrough_refused: AtomicBool::new(false),
             holder: OnceLock::new(),

@@ -38,9 +38,7 @@ impl InodeTable {
             });
         }
         let inodes = self.0.lock();
-        let inode = inodes
-            .get(&ino)
-            .ok_or(FsError::UnknownInode { ino: ino.0 })?;
+        let inode = inodes.get(&ino).ok_or(FsError::UnknownInode { ino })?;
         Ok(inode.node.clone())
     }
 

@@ -1,10 +1,6 @@
-//! [`Listing`]: the entries of a directory; and the table of open directories.
+//! [`Listing`]: the entries of a directory.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use super::{Attr, Node};
 use crate::ino::Ino;
@@ -55,28 +51,8 @@ impl Listing {
     }
 }
 
-/// The open directories by handle.
-#[derive(Debug, Default)]
-pub(super) struct OpenDirectories {
-    pub(super) next: AtomicU64,
-    pub(super) open: Mutex<HashMap<u64, OpenDirectory>>,
-}
-
 #[derive(Clone, Debug)]
 pub(super) struct OpenDirectory {
     pub(super) ino: Ino,
     pub(super) listing: Option<Arc<Listing>>,
-}
-
-impl OpenDirectories {
-    /// Returns the next handle, and all open directories by handle.
-    pub(super) fn all(&self) -> (u64, HashMap<u64, OpenDirectory>) {
-        (self.next.load(Ordering::Relaxed), self.open.lock().clone())
-    }
-
-    /// Takes over the open directories of another process.
-    pub(super) fn restore(&self, next: u64, directories: Vec<(u64, OpenDirectory)>) {
-        self.next.store(next, Ordering::Relaxed);
-        self.open.lock().extend(directories);
-    }
 }

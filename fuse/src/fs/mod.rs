@@ -5,6 +5,7 @@ mod directory;
 mod error;
 mod fs;
 mod hand_over;
+mod handles;
 mod inode;
 mod listing;
 mod lookup;

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::open_file::OpenFile;
 use super::{Fs, FsError, Node};
@@ -35,17 +34,7 @@ impl Fs {
             // eviction would take the file that is read most.
             segment.note_use();
         }
-        let handle = self.open_files.next.fetch_add(1, Ordering::Relaxed);
-        self.open_files.open.lock().insert(handle, file);
-        handle
-    }
-
-    /// Returns the open file of a handle.
-    pub(crate) fn opened(&self, handle: u64) -> Result<OpenFile, FsError> {
-        let open = self.open_files.open.lock();
-        open.get(&handle)
-            .cloned()
-            .ok_or(FsError::UnknownInode { ino: handle })
+        self.open_files.open(file)
     }
 
     /// Reads content of an open file with the inode `ino`. `range` is in bytes, and is cut at the
@@ -55,10 +44,10 @@ impl Fs {
         (ino, handle): (Ino, u64),
         range: Range<u64>,
     ) -> Result<Vec<u8>, FsError> {
-        match self.opened(handle) {
-            Ok(file) => file.read(range).await,
+        match self.open_files.get(handle) {
+            Some(file) => file.read(range).await,
             // A process that was killed opened it. The bytes of an inode never change.
-            Err(_) => self.read_inode(ino, range).await,
+            None => self.read_inode(ino, range).await,
         }
     }
 
@@ -70,6 +59,6 @@ impl Fs {
 
     /// Closes a file. Returns it, or `None` if the handle isn't known.
     pub(crate) fn release(&self, handle: u64) -> Option<OpenFile> {
-        self.open_files.open.lock().remove(&handle)
+        self.open_files.close(handle)
     }
 }

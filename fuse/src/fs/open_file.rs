@@ -1,11 +1,7 @@
-//! [`OpenFile`]: an open file; and the table of all.
+//! [`OpenFile`]: an open file.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use super::FsError;
 use crate::segment::Segment;
@@ -45,27 +41,5 @@ impl OpenFile {
             Self::Segment(segment) => segment.read(range, Purpose::Demand).await?,
             Self::WorkTree(file) => file.read(range).await?,
         })
-    }
-}
-
-/// The open files by handle.
-#[derive(Debug, Default)]
-pub(super) struct OpenFiles {
-    pub(super) next: AtomicU64,
-    pub(super) open: Mutex<HashMap<u64, OpenFile>>,
-}
-
-impl OpenFiles {
-    /// Returns the next handle, and all open files by handle.
-    pub(super) fn all(&self) -> (u64, HashMap<u64, OpenFile>) {
-        let open = self.open.lock();
-        (self.next.load(Ordering::Relaxed), open.clone())
-    }
-
-    /// Takes over the open files of another process.
-    pub(super) fn restore(&self, next: u64, files: Vec<(u64, OpenFile)>) {
-        self.next.store(next, Ordering::Relaxed);
-        let mut open = self.open.lock();
-        open.extend(files);
     }
 }

@@ -21,7 +21,7 @@ use crate::ino::{Ino, Tree};
 use crate::saved_state::{FORMAT, HandOverError, Loader, Saver, Text};
 use crate::session::{self, Adapter, ServedSession};
 use crate::testing::scripted::RangeFault;
-use crate::testing::{Bench, REPO, archive, bench};
+use crate::testing::{self, Bench, REPO, archive, bench};
 
 const FILES: [(&str, u32, &[u8]); 3] = [
     ("dir/run", 0o100_755, b"#!/bin/sh\nexit 0\n"),
@@ -47,12 +47,7 @@ impl Drop for Old {
 }
 
 async fn old() -> Option<Old> {
-    if !std::path::Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
-        assert!(
-            std::env::var_os("CACHEWFS_REQUIRE_FUSE").is_none(),
-            "no /dev/fuse, or not root"
-        );
-        println!("skipped: no /dev/fuse, or not root");
+    if !testing::can_mount() {
         return None;
     }
     let directories = [TempDir::new().unwrap(), TempDir::new().unwrap()];

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cachewfs_base::chain;
 use cachewfs_format::{RepoName, Toc};
-use parking_lot::{Mutex, RwLock};
 
 use super::load::FirstPoll;
 use super::{Repositories, Repository};
@@ -147,26 +146,20 @@ impl Repositories {
         };
         self.failed_reads
             .restore(&state.name, state.failed_reads.clone());
-        if let Some(known) = known {
+        let repository = if let Some(known) = known {
             known.show(view);
-            known.note_error(state.last_error.clone());
-            known.catch_ups.store(state.catch_ups, Ordering::Relaxed);
-            known.checked_at.store(state.checked_at, Ordering::Relaxed);
-            *known.superseded.lock() = superseded;
-            return Ok(known);
-        }
-        let repository = Arc::new(Repository {
-            name: state.name.clone(),
-            view: RwLock::new(view),
-            catch_ups: AtomicU64::new(state.catch_ups),
-            checked_at: AtomicU64::new(state.checked_at),
-            last_error: Mutex::new(state.last_error.clone()),
-            unhydrated: Mutex::default(),
-            catching_up: tokio::sync::Mutex::default(),
-            superseded: Mutex::new(superseded),
-        });
-        self.slot(&state.name).adopt(&repository);
-        self.slots.note_known(&state.name);
+            known
+        } else {
+            let new = Arc::new(Repository::new(&state.name, view));
+            self.slot(&state.name).adopt(&new);
+            self.slots.note_known(&state.name);
+            new
+        };
+        repository.note_error(state.last_error.clone());
+        let (catch_ups, checked_at) = (state.catch_ups, state.checked_at);
+        repository.catch_ups.store(catch_ups, Ordering::Relaxed);
+        repository.checked_at.store(checked_at, Ordering::Relaxed);
+        *repository.superseded.lock() = superseded;
         Ok(repository)
     }
 

@@ -11,12 +11,11 @@
 //! have deleted that snapshot, so its missing chunks could not be fetched.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::{ArchiveKind, RepoName, api};
-use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 use tracing::info;
 
@@ -120,16 +119,9 @@ fn repository(name: &RepoName, generation: Generation, checked_at: u64) -> Arc<R
         generation: Arc::new(generation),
         objects,
     };
-    Arc::new(Repository {
-        name: name.clone(),
-        view: RwLock::new(view),
-        catch_ups: AtomicU64::new(0),
-        checked_at: AtomicU64::new(checked_at),
-        last_error: Mutex::default(),
-        unhydrated: Mutex::default(),
-        catching_up: tokio::sync::Mutex::default(),
-        superseded: Mutex::default(),
-    })
+    let repository = Repository::new(name, view);
+    repository.checked_at.store(checked_at, Ordering::Relaxed);
+    Arc::new(repository)
 }
 
 /// When a repository that was just loaded is polled first.

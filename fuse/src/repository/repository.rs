@@ -29,6 +29,19 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
+    pub(super) fn new(name: &RepoName, view: View) -> Self {
+        Self {
+            name: name.clone(),
+            view: RwLock::new(view),
+            catch_ups: AtomicU64::new(0),
+            checked_at: AtomicU64::new(0),
+            last_error: Mutex::default(),
+            unhydrated: Mutex::default(),
+            catching_up: tokio::sync::Mutex::default(),
+            superseded: Mutex::default(),
+        }
+    }
+
     /// Returns the current view. It stays consistent while the repository switches.
     pub(crate) fn view(&self) -> View {
         self.view.read().clone()

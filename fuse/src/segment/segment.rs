@@ -91,9 +91,7 @@ impl WholeClaim<'_> {
 impl Drop for WholeClaim<'_> {
     fn drop(&mut self) {
         self.0.state.lock().is_whole_in_flight = false;
-        self.0
-            .progress
-            .send_modify(|count| *count = count.wrapping_add(1));
+        self.0.wake_waiters();
     }
 }
 
@@ -175,6 +173,12 @@ impl Segment {
                 return;
             }
         }
+    }
+
+    /// Makes all waiters of the segment look again whether their chunks are there.
+    pub(super) fn wake_waiters(&self) {
+        self.progress
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Returns the table from memory or from the cache.

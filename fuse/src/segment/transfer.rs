@@ -71,9 +71,7 @@ pub(super) fn release(segment: &Segment, window: Range<usize>) {
         state.in_flight.remove(&index);
     }
     drop(state);
-    segment
-        .progress
-        .send_modify(|count| *count = count.wrapping_add(1));
+    segment.wake_waiters();
 }
 
 /// A guard that releases a claim when it is dropped.
@@ -199,9 +197,7 @@ async fn stream(
             accept_chunk_into(segment, file.as_deref(), chunk, &stored)
                 .map_err(|source| broken(segment, source))?;
             *missing = others;
-            segment
-                .progress
-                .send_modify(|count| *count = count.wrapping_add(1));
+            segment.wake_waiters();
         }
     }
     if missing.is_empty() {

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use super::{Adapter, ServedSession, start};
 use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
-use crate::testing::{Archive, Bench, REPO, archive, bench, bench_with_cache};
+use crate::testing::{self, Archive, Bench, REPO, archive, bench, bench_with_cache};
 
 /// A mount that is unmounted when dropped.
 struct Mounted {
@@ -40,12 +40,7 @@ async fn mounted(archive: Archive) -> Option<Mounted> {
 
 /// Mounts what `bench` shows, with options that `change` makes.
 async fn mounted_with(bench: Bench, change: fn(&mut MountOptions)) -> Option<Mounted> {
-    if !std::path::Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
-        assert!(
-            std::env::var_os("CACHEWFS_REQUIRE_FUSE").is_none(),
-            "no /dev/fuse, or not root"
-        );
-        println!("skipped: no /dev/fuse, or not root");
+    if !testing::can_mount() {
         return None;
     }
     let directory = TempDir::new().unwrap();

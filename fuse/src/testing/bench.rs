@@ -1,5 +1,6 @@
 //! A file system over a scripted source, without a kernel.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,19 @@ use crate::options::{Hydrate, MountOptions};
 use crate::repository::Repositories;
 use crate::segment::{Backend, Segments};
 use crate::traffic::Traffic;
+
+/// Returns whether this process can mount. If not, prints that the test is skipped.
+pub(crate) fn can_mount() -> bool {
+    let can = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
+    if !can {
+        assert!(
+            std::env::var_os("CACHEWFS_REQUIRE_FUSE").is_none(),
+            "no /dev/fuse, or not root"
+        );
+        println!("skipped: no /dev/fuse, or not root");
+    }
+    can
+}
 
 /// A test bench: a file system over a scripted source, without a kernel.
 #[derive(Debug)]

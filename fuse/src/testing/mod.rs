@@ -5,4 +5,4 @@ mod bench;
 pub(crate) mod scripted;
 
 pub(crate) use archive::{Archive, COMMIT, REPO, archive, archive_with_index, index_parts};
-pub(crate) use bench::{Bench, bench, bench_with_cache};
+pub(crate) use bench::{Bench, bench, bench_with_cache, can_mount};
