@@ -98,10 +98,10 @@ impl TestDaemon {
             fetch_interval: Duration::from_hours(1),
             // Long intervals: the daemon asks upstream only if the test requests it.
             ref_check_interval: Duration::from_hours(1),
-            publish_delay: Duration::ZERO,
             ..Config::default()
         };
         fs::create_dir_all(config.data_dir.path()).unwrap();
+        config.publish.delay = Duration::ZERO;
         change(&mut config);
         let running = cachewfsd::daemon().start(config).await.unwrap();
         Self {

@@ -335,7 +335,8 @@ async fn nothing_hostile_becomes_an_option_a_path_or_a_host() {
     git(&work, ["checkout", "-q", "-B", "main"]);
     commit_and_push(&work, "one");
     let (path, log) = record_git(root.path());
-    let config = format!("jobs_per_host = 2\n[upstreams]\n'git.example.com' = '{url}'\n");
+    let config =
+        format!("[upstreams]\n'git.example.com' = '{url}'\n[jobs]\nupdates_per_host = 2\n");
     let daemon = DaemonProcess::start(root.path(), ("data", &config), &[("PATH", &path)]).await;
     let refresh =
         format!("POST /git/{REPO}/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");

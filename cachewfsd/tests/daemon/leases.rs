@@ -69,7 +69,7 @@ impl Cluster {
         let (gate, git_config) = Gate::create(root.join(format!("{name}-gate")));
         let upstream = root.join("upstream");
         let config = format!(
-            "publish_delay = '0s'\nfetch_interval = '1h'\nref_check_interval = '1h'\n\
+            "fetch_interval = '1h'\nref_check_interval = '1h'\n\
              upstreams = {{ 'git.example.com' = 'file://{}' }}\n{}\n[git]\nconfig_file = '{}'\n",
             upstream.display(),
             self.store,

@@ -229,7 +229,7 @@ async fn forgetting_a_repository_forgets_its_lfs_archive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lfs_archives_can_be_set_to_always_or_off() {
-    let daemon = TestDaemon::start_with(|config| config.lfs = LfsMode::Always).await;
+    let daemon = TestDaemon::start_with(|config| config.publish.lfs = LfsMode::Always).await;
     let work = create_lfs_upstream(&daemon);
     let commit = commit_and_push(&work, "one");
     daemon.refresh().await;
@@ -237,7 +237,7 @@ async fn lfs_archives_can_be_set_to_always_or_off() {
     daemon.status_when(is_there).await;
 
     let root = daemon.stop().await;
-    let never = TestDaemon::start_in(root, |config| config.lfs = LfsMode::Off).await;
+    let never = TestDaemon::start_in(root, |config| config.publish.lfs = LfsMode::Off).await;
     write_file(&work.join("new.bin"), "new\n");
     commit_and_push(&work, "two");
     never.refresh().await;
@@ -248,7 +248,7 @@ async fn lfs_archives_can_be_set_to_always_or_off() {
     );
     fs::remove_dir_all(never.store().join("lfs")).unwrap();
     let root = never.stop().await;
-    let never = TestDaemon::start_in(root, |config| config.lfs = LfsMode::Off).await;
+    let never = TestDaemon::start_in(root, |config| config.publish.lfs = LfsMode::Off).await;
     assert_eq!(
         code(never.get(&lfs(), &[]).await).await,
         (501, "lfs_unavailable".to_owned())

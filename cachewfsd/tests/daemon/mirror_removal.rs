@@ -132,7 +132,7 @@ async fn the_last_use_survives_restarts_and_is_not_written_for_each_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_can_publish_relayout_and_forget() {
-    let (daemon, work, first) = published(|config| config.relayout_share = 1.0).await;
+    let (daemon, work, first) = published(|config| config.publish.relayout_share = 1.0).await;
     let is_increment = |kind| kind == cachewfs_format::PackKind::Increment;
     let manifest = daemon.manifest(&first);
     assert!(manifest.packs.iter().any(|pack| is_increment(pack.kind)));

@@ -89,7 +89,7 @@ async fn commits_dropped_while_the_mirror_was_lost_stay_in_the_next_layout() {
     fs::remove_dir_all(mirror_in(root.path())).unwrap();
     let head = force_push(&work, "third");
 
-    let daemon = TestDaemon::start_in(root, |config| config.relayout_share = 0.0).await;
+    let daemon = TestDaemon::start_in(root, |config| config.publish.relayout_share = 0.0).await;
     daemon.refresh().await;
     let clone = daemon.extract("snapshot.tar.zst").await;
 

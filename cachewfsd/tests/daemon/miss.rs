@@ -177,7 +177,7 @@ async fn the_first_request_for_a_small_repository_supports_ranges() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_snapshot_does_not_wait_for_publish_delay() {
     let daemon =
-        TestDaemon::start_with(|config| config.publish_delay = Duration::from_hours(1)).await;
+        TestDaemon::start_with(|config| config.publish.delay = Duration::from_hours(1)).await;
     let work = daemon.create_upstream();
     let commit = commit_and_push(&work, "one");
 

@@ -213,7 +213,7 @@ async fn head_that_names_a_tag_is_detached_as_in_a_clone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replace_refs_do_not_change_published_content() {
     let daemon = TestDaemon::start_with(|config| {
-        config.namespaces = vec!["refs/replace/".to_owned()];
+        config.mirrors.namespaces = vec!["refs/replace/".to_owned()];
     })
     .await;
     let work = daemon.create_upstream();

@@ -86,9 +86,9 @@ async fn a_token_gets_its_revision_even_if_a_newer_one_is_current() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_a_deleted_or_unknown_revision_gets_412() {
     let (daemon, work) = published_with(|config| {
-        config.keep_snapshots = 1;
-        config.delete_grace = std::time::Duration::ZERO;
-        config.keep_age = std::time::Duration::ZERO;
+        config.keep.snapshots = 1;
+        config.keep.grace = std::time::Duration::ZERO;
+        config.keep.age = std::time::Duration::ZERO;
     })
     .await;
     let probe = daemon.get(&stable(), &[(PIN, "probe")]).await;

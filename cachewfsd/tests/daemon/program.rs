@@ -262,7 +262,7 @@ fn check_config_shows_the_effective_configuration_without_secrets() {
     assert!(output.status.success());
     for part in [
         "fetch_interval = \"2m\"",
-        "keep_snapshots = 20",
+        "[keep]\nsnapshots = 20",
         "\"git.example.com\" = \"https://***@x.org\"",
         "\"github.com\" = \"https://***@github.com\"",
     ] {
@@ -367,16 +367,18 @@ fn a_reload_adds_and_removes_upstreams_and_a_bad_file_changes_nothing() {
     let program = SystemdDaemon::start("[upstreams]\n'a.org' = 'https://127.0.0.1:1'", &[]);
     assert_eq!(program.refresh("b.org/org/repo").0, 404);
 
-    program.reload(&format!("publishes = 7\n[upstreams]\n'b.org' = '{base}'"));
+    program.reload(&format!(
+        "[upstreams]\n'b.org' = '{base}'\n[jobs]\npublishes = 7"
+    ));
 
     assert_eq!(program.refresh("b.org/org/repo").0, 200);
     assert!(program.refresh("a.org/x").1.contains("unknown_host"));
-    program.wait_for_log("publishes keeps its old value until a restart");
+    program.wait_for_log("jobs.publishes keeps its old value until a restart");
 
-    program.reload("keep_snapshots = 0");
+    program.reload("keep.snapshots = 0");
 
     program.wait_for_log("Can't use the new configuration");
-    assert!(program.log().contains("line 3: keep_snapshots"));
+    assert!(program.log().contains("line 3: keep.snapshots"));
     assert_eq!(program.refresh("b.org/org/repo").0, 200);
 
     program.reload("[upstreams]\n'a.org' = 'https://127.0.0.1:1'");

@@ -25,7 +25,7 @@ pub(crate) fn fill(work: &std::path::Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_archives_match_git_clones() {
-    let daemon = TestDaemon::start_with(|config| config.tip_commits = 2).await;
+    let daemon = TestDaemon::start_with(|config| config.publish.tip_commits = 2).await;
     let work = daemon.create_upstream();
     fill(&work);
     let head = commit_and_push(&work, "last");
@@ -208,7 +208,7 @@ async fn packs_are_laid_out_anew_when_increments_outgrow_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_dropped_by_a_force_push_are_retained() {
-    let daemon = TestDaemon::start_with(|config| config.relayout_share = 0.0).await;
+    let daemon = TestDaemon::start_with(|config| config.publish.relayout_share = 0.0).await;
     let work = daemon.create_upstream();
     fill(&work);
     let dropped = commit_and_push(&work, "dropped");
@@ -229,8 +229,8 @@ async fn commits_dropped_by_a_force_push_are_retained() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_commits_are_deleted_after_their_retention() {
     let daemon = TestDaemon::start_with(|config| {
-        config.relayout_share = 0.0;
-        config.retain_orphans = Duration::ZERO;
+        config.publish.relayout_share = 0.0;
+        config.publish.retain_orphans = Duration::ZERO;
     })
     .await;
     let work = daemon.create_upstream();
@@ -322,9 +322,9 @@ async fn a_deleted_branch_adds_no_pack_and_no_change_adds_no_snapshot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_snapshots_are_deleted_and_the_current_one_stays_whole() {
     let daemon = TestDaemon::start_with(|config| {
-        config.keep_snapshots = 1;
-        config.keep_age = Duration::ZERO;
-        config.delete_grace = Duration::ZERO;
+        config.keep.snapshots = 1;
+        config.keep.age = Duration::ZERO;
+        config.keep.grace = Duration::ZERO;
     })
     .await;
     let work = daemon.create_upstream();
@@ -352,8 +352,8 @@ async fn old_snapshots_are_deleted_and_the_current_one_stays_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_snapshot_is_kept_for_its_readers_after_its_replacement() {
     let daemon = TestDaemon::start_with(|config| {
-        config.keep_snapshots = 1;
-        config.keep_age = Duration::from_hours(1);
+        config.keep.snapshots = 1;
+        config.keep.age = Duration::from_hours(1);
     })
     .await;
     let work = daemon.create_upstream();

@@ -36,10 +36,10 @@ impl Replica {
             upstreams: [("git.example.com".to_owned(), upstream.into())].into(),
             fetch_interval: Duration::from_hours(1),
             ref_check_interval: Duration::from_hours(1),
-            keep_snapshots: 2,
             ..Config::default()
         };
         config.store.directory = Some(root.join("data/store"));
+        config.keep.snapshots = 2;
         change(&mut config);
         Self {
             running: cachewfsd::daemon().start(config).await.unwrap(),
@@ -124,7 +124,7 @@ async fn a_publish_that_another_daemon_overtakes_is_abandoned() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_behind_does_not_undo_a_newer_publish() {
     let other = "git.example.com/org/other";
-    let (daemon, gate) = Gate::start(|config| config.publishes = 1).await;
+    let (daemon, gate) = Gate::start(|config| config.jobs.publishes = 1).await;
     let work = daemon.create_upstream();
     commit_and_push(&work, "one");
     daemon.refresh().await;
@@ -201,7 +201,7 @@ fn make_old(directory: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn daemons_that_delete_old_objects_keep_each_others_snapshots() {
-    let daemon = TestDaemon::start_with(|config| config.keep_snapshots = 2).await;
+    let daemon = TestDaemon::start_with(|config| config.keep.snapshots = 2).await;
     let work = daemon.create_upstream();
     commit_and_push(&work, "one");
     daemon.refresh().await;

@@ -243,9 +243,9 @@ async fn objects_that_no_snapshot_needs_are_deleted_from_a_bucket() {
         all.store.s3 = Some(config.clone());
         all.store.collect_interval = Duration::from_millis(500);
         all.store.delete_notice = Duration::from_secs(2);
-        all.keep_snapshots = 1;
-        all.keep_age = Duration::ZERO;
-        all.delete_grace = Duration::ZERO;
+        all.keep.snapshots = 1;
+        all.keep.age = Duration::ZERO;
+        all.keep.grace = Duration::ZERO;
     };
     let daemon = TestDaemon::start_with(change).await;
     let work = daemon.create_upstream();

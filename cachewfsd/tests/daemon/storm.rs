@@ -24,7 +24,7 @@ const PART: usize = 20_000;
 async fn start_daemon(root: &Path, name: &str) -> DaemonProcess {
     let shown = root.display();
     let config = format!(
-        "fetch_interval = '1s'\npublish_delay = '0s'\n[upstreams]\n\
+        "fetch_interval = '1s'\n[upstreams]\n\
          'git.example.com' = 'file://{shown}/upstream'\n[store]\ndirectory = '{shown}/store'\n"
     );
     DaemonProcess::start(root, (name, &config), &[]).await

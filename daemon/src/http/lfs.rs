@@ -51,7 +51,7 @@ pub(super) async fn stable(
         }
         return answer_current(&app, &request, (&published, pin)).await;
     }
-    if app.registry.config().lfs == LfsMode::Off {
+    if app.registry.config().publish.lfs == LfsMode::Off {
         return Err(ApiError::LfsOff);
     }
     if is_get {

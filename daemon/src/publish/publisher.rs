@@ -147,7 +147,7 @@ impl Publisher {
     ) -> Result<Attempt<PublishOutcome>, PublishError> {
         let started = Instant::now();
         let config = self.config.now();
-        let mut refs = Refs::read(&self.git, mirror, &config.namespaces)?;
+        let mut refs = Refs::read(&self.git, mirror, &config.mirrors.namespaces)?;
         let (state, lease) = match self.claim_if_changed(repo, &refs, options)? {
             PublishDecision::Unchanged(published) => return Ok(Attempt::Done(published)),
             PublishDecision::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
@@ -162,8 +162,8 @@ impl Publisher {
             // Before packs are made, because they are made of all that refs reach: tips that
             // upstream has dropped since the previous snapshot become hidden refs.
             let tips = (&previous.tips[..], &refs);
-            if retain_orphans(&self.git, mirror, tips, config.retain_orphans)? {
-                refs = Refs::read(&self.git, mirror, &config.namespaces)?;
+            if retain_orphans(&self.git, mirror, tips, config.publish.retain_orphans)? {
+                refs = Refs::read(&self.git, mirror, &config.mirrors.namespaces)?;
             }
         }
         let parent = config.data_dir.tmp();
@@ -389,7 +389,7 @@ impl Publisher {
     /// Collects garbage. A failure is only logged: the snapshot is published already.
     fn collect(&self, store: &Store, repo: &RepoName) {
         let collection = Collection {
-            keep: self.config.now().keep(),
+            keep: self.config.now().keep,
             is_dry_run: false,
             is_stopping: &|| self.git.is_stopping(),
         };

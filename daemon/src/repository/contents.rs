@@ -119,7 +119,12 @@ impl Registry {
     ) -> Result<(BTreeMap<String, ObjectId>, bool), RepositoryError> {
         let config = self.config.now();
         let look = move |git: &Git, mirror: &Path| {
-            first_refs(git, mirror, mirrored_namespaces(&config.namespaces), max)
+            first_refs(
+                git,
+                mirror,
+                mirrored_namespaces(&config.mirrors.namespaces),
+                max,
+            )
         };
         self.query(repository, look).await
     }

@@ -205,7 +205,7 @@ impl Repository {
             let (git, config) = (checker.git.clone(), checker.config.now());
             let repository = Arc::clone(self);
             let compare = move || {
-                let what = (repository.mirror.as_path(), &config.namespaces[..]);
+                let what = (repository.mirror.as_path(), &config.mirrors.namespaces[..]);
                 let listing = list_upstream(&git, &repository.upstream(), what, &config.git)?;
                 is_current(&git, what, &listing)
             };

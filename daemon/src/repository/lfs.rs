@@ -101,7 +101,7 @@ impl LfsState {
     /// Notes the result of a run. Returns whether the run must look at the published snapshot
     /// again.
     fn end_run(&mut self, outcome: Result<Option<LfsLook>, LfsError>, config: &Config) -> bool {
-        self.settled = outcome.is_ok().then_some(config.lfs);
+        self.settled = outcome.is_ok().then_some(config.publish.lfs);
         let config = &config.mirrors;
         let has_looked = !matches!(outcome, Ok(None));
         match outcome {
@@ -192,7 +192,7 @@ impl Registry {
         (published, is_explicit): (PublishOutcome, bool),
         cause: Cause,
     ) {
-        let is_settled = repository.lfs.state().settled == Some(self.config.now().lfs);
+        let is_settled = repository.lfs.state().settled == Some(self.config.now().publish.lfs);
         if is_settled && !published.moved && !is_explicit {
             return;
         }
@@ -207,7 +207,7 @@ impl Registry {
     }
 
     fn start_lfs(self: &Arc<Self>, repository: &Arc<Repository>, cause: Cause) {
-        if self.config.now().lfs == LfsMode::Off || self.stop.is_cancelled() {
+        if self.config.now().publish.lfs == LfsMode::Off || self.stop.is_cancelled() {
             return;
         }
         let stop = self.stop.child_token();
@@ -323,7 +323,7 @@ impl Registry {
         let (state, name) = (repository.lfs.state(), &repository.name);
         let store = self.publisher.store();
         let is_wanted = state.is_wanted
-            || self.config.now().lfs == LfsMode::Always
+            || self.config.now().publish.lfs == LfsMode::Always
             || store.lfs().pointer(name)?.is_some();
         if !is_wanted || state.has_ended || !is_mirror(&repository.mirror) {
             return Ok(None);

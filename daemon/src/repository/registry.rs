@@ -73,9 +73,9 @@ impl Registry {
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         let schedule = Schedule::new(JobLimits {
-            jobs: now.mirrors.jobs,
-            jobs_per_host: now.jobs_per_host,
-            publishes: now.publishes,
+            jobs: now.jobs.updates,
+            jobs_per_host: now.jobs.updates_per_host,
+            publishes: now.jobs.publishes,
         });
         Ok(Arc::new(Self {
             client,
@@ -283,7 +283,7 @@ impl Registry {
     /// Returns the permits to check whether upstreams at `host` have changed.
     fn check_permits(&self, host: &str) -> Arc<Semaphore> {
         let mut turns = self.check_permits.lock();
-        let new = || Arc::new(Semaphore::new(self.config.now().jobs_per_host));
+        let new = || Arc::new(Semaphore::new(self.config.now().jobs.updates_per_host));
         Arc::clone(turns.entry(host.to_owned()).or_insert_with(new))
     }
 

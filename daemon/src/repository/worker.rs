@@ -322,7 +322,7 @@ impl Worker {
 
     /// Waits for further pushes, so that a burst of pushes becomes one snapshot.
     async fn debounce(&self) {
-        sleep(self.registry.config.now().publish_delay).await;
+        sleep(self.registry.config.now().publish.delay).await;
     }
 
     /// Notes that the task waits for a turn for a job.
