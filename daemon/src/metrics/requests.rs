@@ -1,5 +1,6 @@
 //! Metrics of HTTP requests, by the class of their route.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,11 +54,8 @@ impl RouteClass {
     }
 }
 
-/// The statuses with a counter of their own, sorted. All others are counted together as `other`.
-const STATUSES: [u16; 27] = [
-    200, 201, 204, 206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415,
-    416, 422, 429, 500, 501, 502, 503, 504,
-];
+/// The statuses that an answer can have. Upstream chooses the status of a passed-on answer.
+const STATUSES: RangeInclusive<u16> = 100..=999;
 
 /// The metrics of all requests, by class.
 #[derive(Debug, Default)]
@@ -65,12 +63,21 @@ pub(crate) struct RequestMetrics([RouteMetrics; RouteClass::ALL.len()]);
 
 #[derive(Debug, Default)]
 struct RouteMetrics {
-    by_status: [Counter; STATUSES.len()],
-    other_status: Counter,
+    by_status: StatusCounters,
     bytes: Counter,
     broken: Counter,
     first_byte: Histogram,
     under_way: Gauge,
+}
+
+/// One counter for each of [`STATUSES`].
+#[derive(Debug)]
+struct StatusCounters(Vec<Counter>);
+
+impl Default for StatusCounters {
+    fn default() -> Self {
+        Self(STATUSES.map(|_| Counter::default()).collect())
+    }
 }
 
 /// The sum of all answers to requests of one class.
@@ -86,12 +93,7 @@ impl RequestMetrics {
     pub(crate) fn answered(&self) -> Vec<Answered> {
         let answered = |(class, cells): (&'static str, &RouteMetrics)| Answered {
             class,
-            requests: cells
-                .by_status
-                .iter()
-                .chain([&cells.other_status])
-                .map(Counter::value)
-                .sum(),
+            requests: cells.by_status.0.iter().map(Counter::value).sum(),
             bytes: cells.bytes.value(),
         };
         self.classes().map(answered).collect()
@@ -111,13 +113,10 @@ impl RequestMetrics {
     pub(super) fn render(&self, page: &mut MetricsPage) {
         let mut samples = page.metric(&names::HTTP_REQUESTS);
         for (class, cells) in self.classes() {
-            for (status, counter) in STATUSES.iter().zip(&cells.by_status) {
+            for (status, counter) in STATUSES.zip(&cells.by_status.0) {
                 if counter.value() > 0 {
                     samples.push(&[class, &status.to_string()], counter.value());
                 }
-            }
-            if cells.other_status.value() > 0 {
-                samples.push(&[class, "other"], cells.other_status.value());
             }
         }
         let mut samples = page.metric(&names::HTTP_RESPONSE_BYTES);
@@ -170,10 +169,10 @@ impl ObservedRequest {
 
     /// Notes the status of the answer.
     pub(crate) fn status(&self, status: u16) {
-        let cells = self.class_metrics();
-        let at = STATUSES.binary_search(&status).ok();
-        let counter = at.and_then(|at| cells.by_status.get(at));
-        counter.unwrap_or(&cells.other_status).add(1);
+        let at = usize::from(status.saturating_sub(*STATUSES.start()));
+        if let Some(counter) = self.class_metrics().by_status.0.get(at) {
+            counter.add(1);
+        }
     }
 
     /// Notes that `bytes` of the body go to the client.
@@ -220,8 +219,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_are_sorted_for_the_binary_search() {
-        assert!(STATUSES.is_sorted());
+    fn each_status_is_counted_by_itself() {
+        let metrics = Arc::new(Metrics::default());
+        let request = ObservedRequest::begin(Arc::clone(&metrics), RouteClass::Passed);
+        for status in [100, 404, 404, 999] {
+            request.status(status);
+        }
+
+        let mut page = MetricsPage::default();
+        metrics.requests.render(&mut page);
+
+        let page = page.finish();
+        for (status, count) in [(100, 1), (404, 2), (999, 1)] {
+            let sample = format!("{{route=\"passed\",status=\"{status}\"}} {count}\n");
+            assert!(page.contains(&sample), "{page}");
+        }
     }
 
     #[test]
