@@ -6,6 +6,7 @@
 //! error_chain, url_secrets       texts for the log and for people
 //! backoff, chance, clock         pauses, random numbers, the wall clock
 //! counter                        numbers that only grow
+//! buffer_pool                    buffers that are used again
 //! background, map_concurrently   threads
 //! shares                         limits that all clients share
 //! percent, read_now,             URL paths, files in the page cache,
@@ -14,6 +15,7 @@
 
 mod background;
 mod backoff;
+mod buffer_pool;
 mod chance;
 mod clock;
 mod config_error;
@@ -32,6 +34,7 @@ mod volume;
 
 pub use background::in_background;
 pub use backoff::Backoff;
+pub use buffer_pool::{Buffer, BufferPool};
 pub use chance::{random_fraction, random_number};
 pub use clock::seconds_since_epoch;
 pub use config_error::ConfigError;

@@ -3,10 +3,12 @@
 //! They are reused by one answer after the other. The more answers are in progress, the shorter are
 //! new buffers, so that their memory stays near [`BUDGET`] with thousands of slow clients.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+
+use crate::base::{Buffer, BufferPool};
 
 /// The longest block. Longer ones are not sent any faster.
 const MAX_LEN: usize = 256 << 10;
@@ -18,13 +20,13 @@ const BUDGET: usize = 48 << 20;
 const MAX_FREE: usize = 64;
 
 /// The pool for all answers of the daemon.
-pub(super) static BLOCKS: BlockPool = BlockPool::new();
+pub(super) static BLOCKS: LazyLock<BlockPool> = LazyLock::new(BlockPool::default);
 
 /// A pool of buffers that share a budget.
 #[derive(Debug)]
 pub(super) struct BlockPool {
-    /// The unused buffers, each of the longest length.
-    free: Mutex<Vec<Box<[u8]>>>,
+    /// Buffers of the longest length.
+    buffers: BufferPool,
     /// How many blocks are in use.
     used: AtomicUsize,
 }
@@ -32,19 +34,20 @@ pub(super) struct BlockPool {
 /// A buffer of at most the requested length. It may still contain bytes of an earlier use.
 #[derive(Debug)]
 pub(super) struct Block {
-    bytes: Box<[u8]>,
-    len: usize,
+    buffer: Buffer,
     pool: &'static BlockPool,
 }
 
-impl BlockPool {
-    const fn new() -> Self {
+impl Default for BlockPool {
+    fn default() -> Self {
         Self {
-            free: Mutex::new(Vec::new()),
+            buffers: BufferPool::new(MAX_LEN, MAX_FREE),
             used: AtomicUsize::new(0),
         }
     }
+}
 
+impl BlockPool {
     /// Returns a buffer for the first of `wanted` bytes, perhaps shorter than that.
     pub(super) fn take(&'static self, wanted: u64) -> Block {
         let used = self.used.fetch_add(1, Ordering::Relaxed) + 1;
@@ -52,24 +55,19 @@ impl BlockPool {
         let len = usize::try_from(wanted).map_or(longest, |wanted| wanted.min(longest));
         // Only buffers of the longest length are kept. Under load (`longest` < `MAX_LEN`), a short
         // buffer is allocated instead of one from the pool, which would exceed the budget.
-        let is_long = len > MIN_LEN && longest == MAX_LEN;
-        let free = is_long.then(|| self.free.lock().pop());
-        let bytes = free.flatten().unwrap_or_else(|| {
-            let len = if is_long { MAX_LEN } else { len };
-            vec![0; len].into_boxed_slice()
-        });
-        Block {
-            bytes,
-            len,
-            pool: self,
-        }
+        let buffer = if len > MIN_LEN && longest == MAX_LEN {
+            self.buffers.take(len)
+        } else {
+            self.buffers.take_exact(len)
+        };
+        Block { buffer, pool: self }
     }
 }
 
 impl Block {
     /// Returns the buffer, to be filled.
     pub(super) fn as_mut(&mut self) -> &mut [u8] {
-        self.bytes.split_at_mut(self.len).0
+        self.buffer.as_mut()
     }
 
     /// Returns the content as `Bytes`. The buffer goes back to the pool once they are sent.
@@ -80,19 +78,13 @@ impl Block {
 
 impl AsRef<[u8]> for Block {
     fn as_ref(&self) -> &[u8] {
-        self.bytes.split_at(self.len).0
+        self.buffer.as_ref()
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         self.pool.used.fetch_sub(1, Ordering::Relaxed);
-        if self.bytes.len() == MAX_LEN {
-            let mut free = self.pool.free.lock();
-            if free.len() < MAX_FREE {
-                free.push(std::mem::take(&mut self.bytes));
-            }
-        }
     }
 }
 
@@ -101,7 +93,7 @@ mod tests {
     use super::*;
 
     fn pool() -> &'static BlockPool {
-        Box::leak(Box::new(BlockPool::new()))
+        Box::leak(Box::default())
     }
 
     #[test]
@@ -125,7 +117,7 @@ mod tests {
             .take(2000)
             .collect();
 
-        let bytes: usize = of_many.iter().map(|block| block.bytes.len()).sum();
+        let bytes: usize = of_many.iter().map(|block| block.buffer.capacity()).sum();
         let shortest = of_many.iter().map(|block| block.as_ref().len()).min();
         // The first blocks get the full length, because they were taken while few were in use.
         assert!(bytes < 4 * BUDGET, "{bytes}");
@@ -133,6 +125,6 @@ mod tests {
 
         drop(of_many);
         assert_eq!(pool.take(u64::MAX).as_ref().len(), MAX_LEN);
-        assert_eq!(pool.free.lock().len(), MAX_FREE);
+        assert_eq!(pool.buffers.unused(), MAX_FREE);
     }
 }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cachewfs_base::BufferPool;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::buffers::Buffers;
 use super::fill::{Fill, PART_LEN, PartState};
 use super::memory::Memory;
 use super::space::Space;
@@ -33,6 +33,8 @@ const MIN_UNITS: u32 = BUDGET / 32;
 const MAX_FILLS: usize = 512;
 /// At most this many segments are completed in the background at the same time.
 pub(super) const COMPLETERS: usize = 2;
+/// At most this many unused buffers are kept: as many as are read ahead of one client.
+const MAX_FREE_BUFFERS: usize = 8;
 /// How often fetching the rest of a segment may fail before it is given up.
 const TRIES: usize = 3;
 
@@ -50,7 +52,9 @@ pub(super) struct Inner {
     pub(super) reads: Arc<Reads>,
     tmp: PathBuf,
     budget: Arc<Semaphore>,
-    buffers: Buffers,
+    /// Buffers for parts. Shorter parts are of all lengths, so their buffers would rarely fit
+    /// another.
+    buffers: BufferPool,
     fills: Mutex<Fills>,
     /// Notified when a fill is added.
     has_fills: Notify,
@@ -96,7 +100,7 @@ impl Fetcher {
             reads,
             tmp,
             budget: Arc::new(Semaphore::new(BUDGET as usize)),
-            buffers: Buffers::default(),
+            buffers: BufferPool::new(usize::try_from(PART_LEN).unwrap_or(0), MAX_FREE_BUFFERS),
             fills: Mutex::default(),
             has_fills: Notify::new(),
         }))
@@ -236,7 +240,7 @@ impl Fetcher {
         }
         let range = fill.range(part);
         let len = usize::try_from(range.end - range.start).unwrap_or(0);
-        let mut buffer = self.buffers.take(len);
+        let mut buffer = self.buffers.take_exact(len);
         self.remote
             .read_at(&fill.key, range.start, buffer.as_mut())?;
         let bytes = buffer.into_bytes();

@@ -15,7 +15,6 @@
 //!
 //! A failure of memory or disk costs a request to the bucket, but no request of a reader fails.
 
-mod buffers;
 mod copies;
 mod fetch;
 mod fill;
