@@ -6,7 +6,7 @@
 //! error_chain, url_secrets       texts for the log and for people
 //! backoff, chance, clock         pauses, random numbers, the wall clock
 //! counter                        numbers that only grow
-//! buffer_pool                    buffers that are used again
+//! buffer_pool, recent            buffers that are used again, answers that are remembered
 //! background, map_concurrently   threads
 //! shares                         limits that all clients share
 //! percent, read_now,             URL paths, files in the page cache,
@@ -27,6 +27,7 @@ mod map_concurrently;
 mod percent;
 mod private;
 mod read_now;
+mod recent;
 mod reloaded;
 mod shares;
 mod url_secrets;
@@ -46,6 +47,7 @@ pub use map_concurrently::map_concurrently;
 pub use percent::decode_percent;
 pub use private::create_private;
 pub use read_now::read_now;
+pub use recent::Recent;
 pub use reloaded::Reloaded;
 pub use shares::{Permit, Shares};
 pub use url_secrets::redact;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cachewfs_base::chain;
@@ -218,12 +218,13 @@ impl Tier for S3Tier {
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        let name = key.to_string();
+        let (name, read_at) = (key.to_string(), Instant::now());
         let read = self.0.bucket.read_whole(&name, MAX_MANIFEST_LEN.into());
         match self.block_on(read) {
             Ok((bytes, etag)) => Ok(Some(Whole {
                 bytes,
                 version: Version::new(etag),
+                read_at,
             })),
             Err(S3Error::NoObject) => Ok(None),
             Err(error) => Err(failed(key, error)),

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use cachewfs_base::read_now;
 use cachewfs_format::{Digest, RepoName, SegmentId};
@@ -105,11 +106,12 @@ impl Tier for DiskTier {
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        let path = self.path(key);
+        let (path, read_at) = (self.path(key), Instant::now());
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(Whole {
                 version: version(&bytes),
                 bytes,
+                read_at,
             })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(source) => Err(TierError::Io { path, source }),

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use cachewfs_format::{Pointer, RepoName, SegmentId, SnapshotId};
 use parking_lot::Mutex;
@@ -134,6 +135,11 @@ impl Store {
     /// Returns the pointer, or `None` if nothing is published. It may be a second old, or older in
     /// an outage.
     pub fn pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
+        Ok(self.dated_pointer(repo)?.map(|(pointer, _)| pointer))
+    }
+
+    /// Returns the pointer as [`Store::pointer`] does, and when the tier that has it was asked.
+    pub fn dated_pointer(&self, repo: &RepoName) -> Result<Option<(Pointer, Instant)>, StoreError> {
         self.pointer_in(self.tier(), repo)
     }
 
@@ -142,14 +148,21 @@ impl Store {
         &self,
         repo: &RepoName,
     ) -> Result<Option<Pointer>, StoreError> {
-        self.pointer_in(self.authoritative_tier(), repo)
+        let found = self.pointer_in(self.authoritative_tier(), repo)?;
+        Ok(found.map(|(pointer, _)| pointer))
     }
 
-    fn pointer_in(&self, tier: &dyn Tier, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
+    fn pointer_in(
+        &self,
+        tier: &dyn Tier,
+        repo: &RepoName,
+    ) -> Result<Option<(Pointer, Instant)>, StoreError> {
         let key = Key::pointer(&self.shelf(repo));
-        let found = tier.read_whole(&key)?;
-        let pointer = found.map(|found| parse(&key, &found.bytes, Pointer::parse));
-        pointer.transpose()
+        let Some(found) = tier.read_whole(&key)? else {
+            return Ok(None);
+        };
+        let pointer = parse(&key, &found.bytes, Pointer::parse)?;
+        Ok(Some((pointer, found.read_at)))
     }
 
     /// Returns the pointers of `repos`. Each may be half a minute old.

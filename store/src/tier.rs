@@ -8,7 +8,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::BoxFuture;
@@ -180,6 +180,9 @@ impl Debug for DirectUrl {
 pub struct Whole {
     pub bytes: Vec<u8>,
     pub version: Version,
+    /// When the tier that has the object was asked. This is earlier than the call if the answer was
+    /// remembered.
+    pub read_at: Instant,
 }
 
 /// Identifies one state of an object. Each tier has its own kind.

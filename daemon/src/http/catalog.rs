@@ -10,6 +10,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::error::ApiError;
+use crate::base::Recent;
 use crate::store::{Archive, RevisionIndex, Store};
 
 /// At most this many parsed archives are cached. Their lists of segments take some 40 bytes a
@@ -82,22 +83,12 @@ pub(super) enum Revision {
     Toc(Digest),
 }
 
-/// The cache of recent lookups.
-#[derive(Debug)]
-struct RecentLookups(Mutex<LruCache<(RepoName, Revision, ArchiveKind), Lookup>>);
-
-#[derive(Debug)]
+/// The result of a lookup.
+#[derive(Clone, Debug)]
 struct Lookup {
     published: PublishedArchive,
-    started_at: Instant,
     /// The store's change counter before the lookup.
     changes: u64,
-}
-
-impl Default for RecentLookups {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_LOOKUPS)))
-    }
 }
 
 /// The published archives of a store.
@@ -107,7 +98,7 @@ pub(super) struct Catalog {
     revisions: RevisionIndex,
     lfs_revisions: RevisionIndex,
     parsed: ParsedArchives,
-    lookups: RecentLookups,
+    lookups: Recent<(RepoName, Revision, ArchiveKind), Lookup>,
 }
 
 impl Catalog {
@@ -117,7 +108,7 @@ impl Catalog {
             lfs_revisions: RevisionIndex::new(store.lfs()),
             store,
             parsed: ParsedArchives::default(),
-            lookups: RecentLookups::default(),
+            lookups: Recent::new(MAX_LOOKUPS),
         }
     }
 
@@ -149,29 +140,35 @@ impl Catalog {
         // Both are read before the lookup: if a publish happens meanwhile, the cached result counts
         // as outdated.
         let (started_at, changes) = (Instant::now(), self.store.changes());
-        let is_fresh = |lookup: &&Lookup| {
-            lookup.changes == changes && started_at.duration_since(lookup.started_at) < MAX_AGE
-        };
-        if let Some(lookup) = self.lookups.0.lock().get(&key).filter(is_fresh) {
-            return Ok(Some(lookup.published.clone()));
+        let known = self.lookups.get(&key, MAX_AGE);
+        if let Some(lookup) = known.filter(|lookup| lookup.changes == changes) {
+            return Ok(Some(lookup.published));
         }
         let (catalog, repo) = (Arc::clone(self), repo.clone());
         let look = move || match revision {
-            Revision::Current => catalog.current(&repo, kind),
-            Revision::Snapshot(snapshot) => catalog.of_snapshot(&repo, (snapshot, kind)),
-            Revision::Toc(toc) => catalog.of_toc(&repo, (toc, kind)),
+            // The store may have remembered the pointer. Then the lookup is as old as the pointer:
+            // otherwise the two times would add up.
+            Revision::Current => catalog.dated_current(&repo, kind),
+            Revision::Snapshot(snapshot) => {
+                let found = catalog.of_snapshot(&repo, (snapshot, kind))?;
+                Ok(found.map(|published| (published, started_at)))
+            }
+            Revision::Toc(toc) => {
+                let found = catalog.of_toc(&repo, (toc, kind))?;
+                Ok(found.map(|published| (published, started_at)))
+            }
         };
-        let found = tokio::task::spawn_blocking(look).await??;
+        let found: Result<_, ApiError> = tokio::task::spawn_blocking(look).await?;
         // Only archives that exist are cached, so that a first snapshot is seen at once.
-        if let Some(published) = found.clone() {
-            let lookup = Lookup {
-                published,
-                started_at,
-                changes,
-            };
-            self.lookups.0.lock().put(key, lookup);
-        }
-        Ok(found)
+        let Some((published, read_at)) = found? else {
+            return Ok(None);
+        };
+        let lookup = Lookup {
+            published: published.clone(),
+            changes,
+        };
+        self.lookups.put(key, read_at, lookup);
+        Ok(Some(published))
     }
 
     /// Returns the current archive, or `None` if nothing is published. Blocks.
@@ -180,21 +177,31 @@ impl Catalog {
         repo: &RepoName,
         kind: ArchiveKind,
     ) -> Result<Option<PublishedArchive>, ApiError> {
+        let found = self.dated_current(repo, kind)?;
+        Ok(found.map(|(published, _)| published))
+    }
+
+    /// Returns the current archive, and when its pointer was read. Blocks.
+    fn dated_current(
+        &self,
+        repo: &RepoName,
+        kind: ArchiveKind,
+    ) -> Result<Option<(PublishedArchive, Instant)>, ApiError> {
         let store = self.store_of(kind);
-        let Some(pointer) = store.pointer(repo)? else {
+        let Some((pointer, read_at)) = store.dated_pointer(repo)? else {
             return Ok(None);
         };
         let key = (repo.clone(), pointer.snapshot, kind);
         let version = ManifestVersion::Digest(pointer.manifest);
         if let Some(published) = self.parsed.get(&key, version) {
-            return Ok(Some(published));
+            return Ok(Some((published, read_at)));
         }
         let manifest = store.current_manifest(repo, &pointer)?;
         let published = self
             .published(&manifest, kind)
             .ok_or_else(|| ApiError::NoCheckout { repo: repo.clone() })?;
         self.parsed.put(key, version, published.clone());
-        Ok(Some(published))
+        Ok(Some((published, read_at)))
     }
 
     /// Returns the archive of a snapshot, or `None` if it isn't published or is deleted. Blocks.

@@ -5,8 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lru::LruCache;
-use parking_lot::Mutex;
+use cachewfs_base::Recent;
 
 use super::Tiers;
 use crate::TierError;
@@ -17,12 +16,10 @@ use crate::tier::{Stat, Tier as _};
 /// At most this many manifests are remembered, at about 200 bytes each.
 const MAX_MANIFESTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
-type StatCache = LruCache<Key, (Instant, Stat)>;
-
 /// Manifests that existed when the bucket was last asked.
 #[derive(Clone, Debug)]
 pub(super) struct SeenManifests {
-    known: Arc<Mutex<StatCache>>,
+    known: Arc<Recent<Key, Stat>>,
     /// How long a manifest that existed counts as existing.
     max_age: Duration,
 }
@@ -32,22 +29,21 @@ impl SeenManifests {
     /// remembered, so a reader with a remembered manifest finds them.
     pub(super) fn new(notice: NoticePeriod) -> Self {
         Self {
-            known: Arc::new(Mutex::new(LruCache::new(MAX_MANIFESTS))),
+            known: Arc::new(Recent::new(MAX_MANIFESTS)),
             max_age: notice.manifest_cache_time(),
         }
     }
 
     pub(super) fn forget(&self, key: &Key) {
-        self.known.lock().pop(key);
+        self.known.forget(key);
     }
 }
 
 impl Tiers {
     pub(super) fn stat_manifest(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        if let Some(&(at, stat)) = self.manifests.known.lock().get(key)
-            && at.elapsed() < self.manifests.max_age
-        {
-            return Ok(Some(stat));
+        let known = self.manifests.known.get(key, self.manifests.max_age);
+        if known.is_some() {
+            return Ok(known);
         }
         let copy = self.local().stat(key).ok().flatten();
         self.ask_or_copy(key, copy, self.manifest_look(key))
@@ -58,11 +54,10 @@ impl Tiers {
         let (fetcher, manifests) = (self.fetcher.clone(), self.manifests.clone());
         let key = key.clone();
         move || {
-            // Taken before the request, so that its duration counts as age.
             let looked_at = Instant::now();
             let stat = fetcher.remote.stat(&key)?;
             match stat {
-                Some(stat) => drop(manifests.known.lock().put(key, (looked_at, stat))),
+                Some(stat) => drop(manifests.known.put(key, looked_at, stat)),
                 // Another daemon has deleted it, so the copy must not be served in an outage.
                 None => fetcher.space.drop_copy(&key),
             }

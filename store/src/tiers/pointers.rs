@@ -4,9 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cachewfs_base::map_concurrently;
-use lru::LruCache;
-use parking_lot::Mutex;
+use cachewfs_base::{Recent, map_concurrently};
 use tracing::warn;
 
 use super::Tiers;
@@ -27,19 +25,11 @@ const MAX_READERS: usize = 16;
 
 /// Pointers as they were last read.
 #[derive(Clone, Debug)]
-pub(super) struct CachedPointers(Arc<Mutex<LruCache<Key, CachedPointer>>>);
+pub(super) struct CachedPointers(Arc<Recent<Key, CachedPointer>>);
 
 /// The last state of a pointer that this daemon knows.
-#[derive(Debug)]
-struct CachedPointer {
-    /// When this daemon began to read it, or wrote it.
-    at: Instant,
-    state: CachedState,
-}
-
-/// The state of a remembered pointer.
-#[derive(Debug)]
-enum CachedState {
+#[derive(Clone, Debug)]
+enum CachedPointer {
     /// The answer of the bucket.
     Read(Option<Whole>),
     /// This daemon has written it. The present one is in the bucket.
@@ -48,7 +38,7 @@ enum CachedState {
 
 impl Default for CachedPointers {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(LruCache::new(MAX_POINTERS))))
+        Self(Arc::new(Recent::new(MAX_POINTERS)))
     }
 }
 
@@ -56,32 +46,16 @@ impl CachedPointers {
     /// Returns the last answer for a pointer, unless it is older than `max_age`.
     #[expect(clippy::option_option, reason = "it may be known that there is none")]
     fn known(&self, key: &Key, max_age: Duration) -> Option<Option<Whole>> {
-        let mut all = self.0.lock();
-        let known = all.get(key)?;
-        match &known.state {
-            CachedState::Read(read) if known.at.elapsed() < max_age => Some(read.clone()),
-            CachedState::Read(_) | CachedState::Written => None,
+        match self.0.get(key, max_age)? {
+            CachedPointer::Read(read) => Some(read),
+            CachedPointer::Written => None,
         }
-    }
-
-    /// Remembers an answer. Returns `false` if a newer one is known.
-    fn note(&self, key: &Key, known: CachedPointer) -> bool {
-        let mut all = self.0.lock();
-        // Answers may arrive in another order than their requests were sent.
-        let is_newer = all.peek(key).is_none_or(|last| last.at <= known.at);
-        if is_newer {
-            all.put(key.clone(), known);
-        }
-        is_newer
     }
 
     /// Forgets an answer, and also discards the answers of reads that are in flight.
     pub(super) fn forget(&self, key: &Key) {
-        let written = CachedPointer {
-            at: Instant::now(),
-            state: CachedState::Written,
-        };
-        self.0.lock().put(key.clone(), written);
+        let written = CachedPointer::Written;
+        self.0.put(key.clone(), Instant::now(), written);
     }
 }
 
@@ -106,11 +80,8 @@ impl Tiers {
         move || {
             let at = Instant::now();
             let read = fetcher.remote.read_whole(&key)?;
-            let known = CachedPointer {
-                at,
-                state: CachedState::Read(read.clone()),
-            };
-            if pointers.note(&key, known) {
+            let known = CachedPointer::Read(read.clone());
+            if pointers.0.put(key.clone(), at, known) {
                 keep_pointer(&fetcher.local, &key, read.as_ref());
             }
             Ok(read)

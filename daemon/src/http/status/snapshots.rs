@@ -11,6 +11,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::base::Recent;
 use crate::store::{Store, StoreError};
 
 /// At most this many snapshots of a repository are described.
@@ -43,28 +44,20 @@ type ReportKey = (RepoName, SnapshotId, Option<SnapshotId>);
 
 /// The cache of descriptions and lists.
 #[derive(Debug)]
-pub(super) struct SnapshotReports(Mutex<CachedReports>);
-
-#[derive(Debug)]
-struct CachedReports {
+pub(super) struct SnapshotReports {
     /// Never outdated: snapshots are immutable.
-    reports: LruCache<ReportKey, SnapshotReport>,
-    lists: LruCache<RepoName, CachedList>,
-}
-
-/// The snapshots of a repository, the newest first. Valid while the first of them is current.
-#[derive(Clone, Debug)]
-struct CachedList {
-    ids: Vec<SnapshotId>,
-    at: Instant,
+    reports: Mutex<LruCache<ReportKey, SnapshotReport>>,
+    /// The snapshots of repositories, the newest first. A list is valid while its first snapshot is
+    /// current.
+    lists: Recent<RepoName, Vec<SnapshotId>>,
 }
 
 impl Default for SnapshotReports {
     fn default() -> Self {
-        Self(Mutex::new(CachedReports {
-            reports: LruCache::new(MAX_REPORTS),
-            lists: LruCache::new(MAX_LISTS),
-        }))
+        Self {
+            reports: Mutex::new(LruCache::new(MAX_REPORTS)),
+            lists: Recent::new(MAX_LISTS),
+        }
     }
 }
 
@@ -86,19 +79,12 @@ impl SnapshotReports {
         store: &Store,
         (repo, current): (&RepoName, SnapshotId),
     ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
-        let list = self.0.lock().lists.get(repo).cloned();
-        let is_good = |list: &CachedList| {
-            list.ids.first() == Some(&current) && list.at.elapsed() < MAX_LIST_AGE
-        };
-        let ids = if let Some(list) = list.filter(is_good) {
-            list.ids
+        let known = self.lists.get(repo, MAX_LIST_AGE);
+        let ids = if let Some(ids) = known.filter(|ids| ids.first() == Some(&current)) {
+            ids
         } else {
-            let (at, ids) = (Instant::now(), store.newest_snapshots(repo)?);
-            let list = CachedList {
-                ids: ids.clone(),
-                at,
-            };
-            self.0.lock().lists.put(repo.clone(), list);
+            let (asked_at, ids) = (Instant::now(), store.newest_snapshots(repo)?);
+            self.lists.put(repo.clone(), asked_at, ids.clone());
             ids
         };
         self.describe_all(store, repo, &ids)
@@ -113,7 +99,7 @@ impl SnapshotReports {
         let mut newest = Vec::new();
         for (index, &id) in ids.iter().take(MAX_DESCRIBED).enumerate() {
             let key = (repo.clone(), id, ids.get(index + 1).copied());
-            let known = self.0.lock().reports.get(&key).cloned();
+            let known = self.reports.lock().get(&key).cloned();
             newest.extend(match known {
                 Some(known) => Some(known),
                 None => self.describe(store, key)?,
@@ -138,7 +124,7 @@ impl SnapshotReports {
         };
         let report = describe(&manifest, before.as_ref().map(|(before, _)| before));
         if let Some(report) = &report {
-            self.0.lock().reports.put(key, report.clone());
+            self.reports.lock().put(key, report.clone());
         }
         Ok(report)
     }

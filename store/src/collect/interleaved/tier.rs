@@ -1,6 +1,7 @@
 //! The store of the model. Each call waits for its turn, and its actor may die at it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cachewfs_format::{RepoName, SegmentId};
 
@@ -27,7 +28,12 @@ impl Tier for Actor {
         self.call(key, |state| {
             let version = state.version(key)?;
             let bytes = state.objects.get(key)?.0.clone();
-            Some(Whole { bytes, version })
+            let read_at = Instant::now();
+            Some(Whole {
+                bytes,
+                version,
+                read_at,
+            })
         })
     }
 

@@ -111,6 +111,19 @@ async fn copies_are_served_while_the_bucket_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_remembered_pointer_is_as_old_as_the_question_to_the_bucket() {
+    let world = World::start();
+    let pointer = Key::pointer(&shelf());
+    world.bucket().put(&pointer, b"1").unwrap();
+    let read = || world.tiers.read_whole(&pointer).unwrap().unwrap().read_at;
+
+    let (first, second) = (read(), read());
+
+    assert_eq!(world.whole_reads.take(), 1);
+    assert_eq!(first, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_does_not_replace_a_newer_write() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
