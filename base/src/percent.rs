@@ -1,4 +1,7 @@
 //! Decodes percent-encoding in URL paths.
+//!
+//! `percent-encoding` accepts a `%` without two digits after it. Here this is an error: a policy
+//! and upstream must never read one name in two ways.
 
 /// Decodes `segment`, or returns `None` if its encoding is malformed or the result is not UTF-8.
 pub fn decode_percent(segment: &str) -> Option<String> {
