@@ -1,4 +1,4 @@
-//! The ground floor of the daemon: parts that its crates use, and that use none of them.
+//! The ground floor of daemon and mount: parts that their crates use, and that use none of them.
 //!
 //! ```text
 //! data_dir, private              directories of the daemon: paths, locks, permissions
@@ -32,7 +32,7 @@ mod volume;
 
 pub use background::in_background;
 pub use backoff::Backoff;
-pub use chance::{random_fraction, random_number};
+pub use chance::{jitter, random_fraction, random_number};
 pub use clock::seconds_since_epoch;
 pub use config_error::ConfigError;
 pub use counter::Counter;

@@ -42,8 +42,8 @@ enum Command {
     CheckConfig,
     /// Collect garbage in the store: old snapshots, and segments that no snapshot names.
     ///
-    /// Deletes snapshots beyond `keep_snapshots` and `keep_age`, and segments that no snapshot
-    /// names and that are older than `delete_grace`. Daemons may run meanwhile; they also collect
+    /// Deletes snapshots beyond `snapshots` and `age` of `[keep]`, and segments that no snapshot
+    /// names and that are older than its `grace`. Daemons may run meanwhile; they also collect
     /// garbage by themselves.
     Collect {
         /// Print what would be deleted, and delete nothing.
@@ -215,7 +215,7 @@ fn report_line(report: &CollectionReport, is_dry_run: bool) -> String {
     );
     if report.young_segments > 0 {
         let young = report.young_segments.to_string();
-        text.extend([", and ", &young, " younger than delete_grace"]);
+        text.extend([", and ", &young, " younger than grace in [keep]"]);
     }
     if !report.missing_segments.is_empty() {
         let missing = report.missing_segments.len().to_string();

@@ -18,17 +18,19 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use cachewfs_fuse::MountOptions;
 use cachewfs_fuse::recovery::{Holder, Remains, receive, send};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tracing::error;
 
 use crate::daemonise;
+use crate::mounting::start_logging;
 
-/// The environment variable that is set for the process of the mount: [`NEW`] or [`KILLED`].
+/// The environment variable that is set for the process of the mount: [`NEW`], or the number of the
+/// signal that killed the process before it.
 const HELD: &str = "CACHEWFS_HELD";
 /// The value for a process that mounts.
 const NEW: &str = "new";
-/// The value for a process that comes after a killed one.
-const KILLED: &str = "after-killed";
 /// At most this many processes are started within [`PERIOD`] after others were killed. Something
 /// kills each of them, and a mount that hangs is worse than one that is gone.
 const MAX_RESTARTS: usize = 3;
@@ -42,9 +44,9 @@ pub(crate) fn is_held() -> bool {
     std::env::var_os(HELD).is_some()
 }
 
-/// Returns whether this process comes after a killed one.
-pub(crate) fn is_after_killed() -> bool {
-    std::env::var_os(HELD).is_some_and(|value| value == KILLED)
+/// Returns the signal that killed the process before this one, or `None` if this is the first.
+pub(crate) fn killed_by() -> Option<i32> {
+    std::env::var(HELD).ok()?.parse().ok()
 }
 
 /// Takes the socket of the holder from standard input.
@@ -69,34 +71,51 @@ pub(crate) fn remains() -> Result<(Holder, Remains)> {
 
 /// Starts the process of the mount, and holds the mount until that ends by itself.
 pub(crate) fn hold() -> Result<()> {
-    let (End::Killed, Some(mut last)) = serve(NEW, None)? else {
+    let (End::Killed(mut signal), Some(mut last)) = serve(NEW, None)? else {
         return Ok(());
     };
     let mut restarts: VecDeque<Instant> = VecDeque::new();
     loop {
         restarts.retain(|at| at.elapsed() < PERIOD);
         if restarts.len() >= MAX_RESTARTS {
-            return Ok(());
+            return give_up(&last, signal);
         }
         restarts.push_back(Instant::now());
-        match serve(KILLED, Some(&last))? {
-            (End::Killed, Some(kept)) => last = kept,
+        match serve(&signal.to_string(), Some(&last))? {
+            (End::Killed(by), kept) => {
+                signal = by;
+                last = kept.unwrap_or(last);
+            }
             // It did not get as far as to serve.
-            (End::Killed | End::Failed, None) => {}
+            (End::Failed, None) => {}
             _ => return Ok(()),
         }
     }
 }
 
+/// Says in the log that the mount ends.
+fn give_up((options, _): &Kept, signal: i32) -> Result<()> {
+    let options: MountOptions = serde_json::from_slice(options)?;
+    if options.log.is_some() {
+        start_logging(options.log.as_deref())?;
+    }
+    error!(
+        mount_point = %options.mount_point.display(),
+        signal,
+        "The process of the mount was killed, and so was each that followed it: the mount ends"
+    );
+    Ok(())
+}
+
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum End {
     /// The mount has ended, or another process serves it.
     Done,
     /// It failed, and said nothing before.
     Failed,
-    /// A signal ended it.
-    Killed,
+    /// This signal ended it.
+    Killed(i32),
 }
 
 /// Runs a process of the mount to its end. Returns the files that it sent last.
@@ -141,8 +160,8 @@ fn serve(kind: &str, last: Option<&Kept>) -> Result<(End, Option<Kept>)> {
         has_served = true;
     }
     let status = child.wait()?;
-    let end = if status.signal().is_some() {
-        End::Killed
+    let end = if let Some(signal) = status.signal() {
+        End::Killed(signal)
     } else if has_served || status.success() {
         End::Done
     } else {

@@ -33,8 +33,8 @@ use crate::commands::{
 };
 
 fn main() -> ExitCode {
-    let outcome = if holder::is_after_killed() {
-        mount::recover()
+    let outcome = if let Some(signal) = holder::killed_by() {
+        mount::recover(signal)
     } else if mount_helper::is_helper(std::env::args_os()) {
         mount_helper::run(&mount_helper::Args::parse())
     } else {

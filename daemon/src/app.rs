@@ -5,7 +5,7 @@
 //!           serve HTTP: /readyz answers 503 until the mirrors on disk are found
 //! shutdown  /readyz answers 503, requests are still taken ............ for drain_delay
 //! stop      no more connections, no more jobs; answers in flight end . within DRAIN_LIMIT
-//!           updates and publishes in flight end ...................... within mirrors.stop_timeout
+//!           updates and publishes in flight end ................ within stop_timeout
 //! kill      git processes that still run are killed
 //! end       all tasks have ended; the lock is released
 //! ```
@@ -256,7 +256,7 @@ struct Server {
     shutdown: CancellationToken,
     /// Cancelled `drain_delay` later: no more connections are taken and no more jobs begin.
     stop: CancellationToken,
-    /// Cancelled `mirrors.stop_timeout` later: git processes that still run are killed.
+    /// Cancelled `stop_timeout` later: git processes that still run are killed.
     kill: CancellationToken,
     store_tasks: StoreTasks,
     lock: File,

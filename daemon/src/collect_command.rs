@@ -58,7 +58,7 @@ pub(crate) async fn collect_on_demand(
     let shelves = repos
         .into_iter()
         .flat_map(|repo| [(repo.clone(), store.clone()), (repo, store.lfs())]);
-    let keep = config.keep();
+    let keep = config.keep;
     let collect = |(repo, store): (RepoName, Store)| {
         tokio::task::spawn_blocking(move || {
             let collection = Collection {

@@ -34,7 +34,7 @@ pub use cachewfs_base::{ConfigError, DataDir};
 // Every room uses these two crates as its lower floors.
 use cachewfs_base as base;
 use cachewfs_store as store;
-pub use cachewfs_store::{S3Config, StoreConfig};
+pub use cachewfs_store::{Keep, S3Config, StoreConfig};
 
 pub use app::{Daemon, Reloader, Running};
 pub use auth::{
@@ -42,7 +42,7 @@ pub use auth::{
     PolicyInput, ReadPolicy, TokensError,
 };
 pub use collect_command::CollectionReport;
-pub use config::{Config, GitHttpConfig, LfsMode, LogFormat};
+pub use config::{Config, GitHttpConfig, JobsConfig, LfsMode, LogFormat, PublishConfig};
 pub use listener::{TlsConfig, TlsError};
 pub use log_output::LogOutput;
 pub use mirror::{

@@ -81,7 +81,7 @@ fn collect(repo: &RepoName, store: &Store, (config, stop): (&LiveConfig, &Cancel
         Ok(age >= config.store.collect_interval)
     };
     let collection = Collection {
-        keep: config.keep(),
+        keep: config.keep,
         is_dry_run: false,
         is_stopping: &|| stop.is_cancelled(),
     };

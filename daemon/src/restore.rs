@@ -123,7 +123,7 @@ impl Restore<'_> {
         let hidden = manifest.tips.iter().filter(|tip| !shown.contains(tip));
         retain(self.git, &restored, hidden)?;
         set_retained_times(&restored, manifest.created_at)?;
-        let what = (restored.as_path(), &self.config.namespaces[..]);
+        let what = (restored.as_path(), &self.config.mirrors.namespaces[..]);
         // The fetch has as much time as a clone: the snapshot may be old, and upstream may have
         // much that is newer. A failure throws the restored mirror away.
         let limits = self.config.git.for_first_update();

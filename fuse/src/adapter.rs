@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,6 +30,7 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request,
 };
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::{debug, error, warn};
 
@@ -106,10 +107,6 @@ impl Adapter {
             negotiated: Arc::default(),
             unclosed: Mutex::default(),
         }
-    }
-
-    fn unclosed(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.unclosed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Logs that the kernel refuses passthrough, as a warning the first time: it mostly refuses it
@@ -382,7 +379,7 @@ impl Filesystem for Adapter {
             // over git's work tree took 147 ms with `open`, and 50 ms without.
             return reply.error(Errno::ENOSYS);
         }
-        let unclosed = std::mem::take(&mut *self.unclosed());
+        let unclosed = std::mem::take(&mut *self.unclosed.lock());
         for id in unclosed {
             drop(attach(&reply, id));
         }
@@ -398,7 +395,7 @@ impl Filesystem for Adapter {
         // The kernel reads an inode in one mode at a time, and fails an `open` in the other mode
         // with EIO. The lock is held from the choice of the mode until the open is counted, so
         // that concurrent opens of a segment agree.
-        let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opens = segment.opens.lock();
         // The kernel would read holes of an incomplete file as zeros: passthrough needs all chunks.
         let free_choice = if segment.is_complete_on_disk() {
             IoMode::Passthrough
@@ -487,12 +484,12 @@ impl Filesystem for Adapter {
         if let Some(file) = self.fs.release(fh.0)
             && let Some(segment) = file.segment()
         {
-            let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut opens = segment.opens.lock();
             // First the journal: no later process may use an id that is closed.
             if let Some(journal) = &self.fs.journal {
                 journal.forget(fh.0);
             }
-            self.unclosed().extend(opens.release());
+            self.unclosed.lock().extend(opens.release());
         }
         reply.ok();
     }

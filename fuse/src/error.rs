@@ -49,15 +49,6 @@ pub(crate) enum FsError {
     Fetch(#[from] FetchError),
 }
 
-/// Joins an error and its causes to one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
-}
-
 impl FsError {
     /// Returns the errno that the system call fails with.
     pub(crate) fn errno(&self) -> Errno {

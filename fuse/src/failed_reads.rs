@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 
 use crate::control::protocol::FailedReadReport;
 use crate::lasting_failure::LastingFailure;
@@ -33,7 +33,7 @@ impl FailedReads {
     /// Notes that a read of `path` failed. Returns whether this is news: the last read of it
     /// succeeded, or failed for another reason.
     pub(crate) fn note(&self, repo: &RepoName, path: &str, reason: String) -> bool {
-        let mut repos = self.repos();
+        let mut repos = self.repos.lock();
         let reads = repos.entry(repo.clone()).or_default();
         let known = reads.iter().position(|(known, _)| known == path);
         let known = known.map(|at| reads.remove(at).1);
@@ -47,7 +47,7 @@ impl FailedReads {
 
     /// Notes that a read of `path` succeeded.
     pub(crate) fn clear(&self, repo: &RepoName, path: &str) {
-        let mut repos = self.repos();
+        let mut repos = self.repos.lock();
         if let Some(reads) = repos.get_mut(repo) {
             reads.retain(|(failed, _)| failed != path);
         }
@@ -57,7 +57,7 @@ impl FailedReads {
 
     /// Takes over the files of `repo` that another process couldn't read.
     pub(crate) fn restore(&self, repo: &RepoName, reads: Vec<FailedReadReport>) {
-        let mut repos = self.repos();
+        let mut repos = self.repos.lock();
         if reads.is_empty() {
             repos.remove(repo);
         } else {
@@ -71,7 +71,7 @@ impl FailedReads {
 
     /// Returns the files of `repo` whose last read failed, the latest first.
     pub(crate) fn of(&self, repo: &RepoName) -> Vec<FailedReadReport> {
-        let repos = self.repos();
+        let repos = self.repos.lock();
         let reads = repos.get(repo).into_iter().flatten();
         reads
             .map(|(path, failure)| FailedReadReport {
@@ -79,10 +79,6 @@ impl FailedReads {
                 failure: failure.report(),
             })
             .collect()
-    }
-
-    fn repos(&self) -> MutexGuard<'_, HashMap<RepoName, Vec<(String, LastingFailure)>>> {
-        self.repos.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

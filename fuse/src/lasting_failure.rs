@@ -1,7 +1,7 @@
 //! [`LastingFailure`]: a failure that happens again and again, and since when.
 
-use crate::clock::Moment;
 use crate::control::protocol::FailureReport;
+use crate::moment::Moment;
 
 /// A failure that lasts until a success ends it.
 #[derive(Clone, Debug, PartialEq, Eq)]

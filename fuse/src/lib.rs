@@ -11,7 +11,6 @@
 mod adapter;
 mod awake;
 mod cache;
-mod clock;
 pub mod control;
 mod error;
 mod failed_reads;
@@ -20,9 +19,9 @@ mod first_look;
 mod fs;
 mod hand_over;
 mod invalidate;
-mod jitter;
 mod killed;
 mod lasting_failure;
+mod moment;
 mod mount;
 mod mount_table;
 mod options;

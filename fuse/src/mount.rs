@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
@@ -241,10 +242,7 @@ impl Mount {
         session::ask_again(&remains.connection).map_err(broken)?;
         let served = prepared.serve(device).map_err(broken)?;
         let point = path.display();
-        warn!(
-            mount_point = %point,
-            "The process of the mount at {point} was killed: this one serves it now"
-        );
+        info!(mount_point = %point, "Serving the mount at {point} again");
         let mount = Self::serve(fs, control, served);
         for repository in &recovered.repositories {
             mount.fs.repositories().follow_adopted(repository);
@@ -255,7 +253,7 @@ impl Mount {
     /// Lets `holder` keep what another process needs to serve the mount if this one is killed.
     /// Does nothing if the kernel is older than Linux 6.9: requests would be lost.
     pub fn protect(&self, holder: Holder) {
-        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let served = self.served.lock();
         let Some(served) = &*served else { return };
         let negotiated = served.negotiated.filter(|agreed| agreed.can_ask_again());
         let (Some(negotiated), Ok(connection)) = (negotiated, served.connection.try_clone()) else {
@@ -331,11 +329,7 @@ impl Mount {
     /// [`Mount::unmount`], or because another process has taken it over. Only the first call waits;
     /// a later one returns at once.
     pub async fn wait(&self) -> Result<(), MountError> {
-        let served = self
-            .served
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let served = self.served.lock().take();
         let Some(mut served) = served else {
             return Ok(());
         };

@@ -1,10 +1,11 @@
 //! Counts requests to the daemons, and the bytes of their answers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::control::protocol::TrafficReport;
@@ -78,12 +79,12 @@ impl Traffic {
 
     /// Drops the counts of the repositories for which `keeps` returns false.
     pub(crate) fn retain(&self, keeps: impl Fn(&RepoName) -> bool) {
-        let mut repos = self.repos.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut repos = self.repos.lock();
         repos.retain(|repo, _| keeps(repo));
     }
 
     fn counters_of(&self, repo: &RepoName) -> Arc<Counters> {
-        let mut repos = self.repos.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut repos = self.repos.lock();
         if let Some(counters) = repos.get(repo) {
             return Arc::clone(counters);
         }
@@ -148,7 +149,7 @@ impl Meter {
 
 impl HeardAt {
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

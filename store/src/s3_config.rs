@@ -28,11 +28,6 @@ pub struct S3Config {
     pub credentials_file: Option<PathBuf>,
     /// The profile in that file, or in `~/.aws`. Default `default`.
     pub profile: Option<String>,
-    /// At most this many requests are in flight. Default `32`.
-    pub max_requests: usize,
-    /// How long connecting may take. Default `3s`.
-    #[serde(with = "duration")]
-    pub connect_timeout: Duration,
     /// How long the service may take to answer, and how long a response may pause. Default `20s`.
     #[serde(with = "duration")]
     pub timeout: Duration,
@@ -44,6 +39,12 @@ pub struct S3Config {
     pub direct_reads_ttl: Duration,
     /// The URL of the service for mounts, if it isn't `endpoint`.
     pub public_endpoint: Option<String>,
+    /// Constant, without a key: at most this many requests are in flight.
+    #[serde(skip)]
+    pub max_requests: usize,
+    /// Follows from `timeout`, without a key: how long connecting may take.
+    #[serde(skip)]
+    pub connect_timeout: Duration,
 }
 
 /// The limits of S3 for the validity of a signed URL.
@@ -61,12 +62,12 @@ impl Default for S3Config {
             ca_file: None,
             credentials_file: None,
             profile: None,
-            max_requests: 32,
-            connect_timeout: Duration::from_secs(3),
             timeout: Duration::from_secs(20),
             direct_reads: false,
             direct_reads_ttl: Duration::from_mins(5),
             public_endpoint: None,
+            max_requests: 32,
+            connect_timeout: Duration::from_secs(3),
         }
     }
 }
@@ -104,15 +105,11 @@ impl S3Config {
             let reason = "it must be between 1s and 7d";
             return Err(("store.s3.direct_reads_ttl", value, reason));
         }
-        let positive = [
-            ("store.s3.max_requests", self.max_requests >= 1),
-            ("store.s3.connect_timeout", !self.connect_timeout.is_zero()),
-            ("store.s3.timeout", !self.timeout.is_zero()),
-        ];
-        match positive.into_iter().find(|(_, is_good)| !is_good) {
-            Some((key, _)) => Err((key, "0".to_owned(), "it must be positive")),
-            None => Ok(()),
+        if self.timeout.is_zero() {
+            let (value, reason) = ("0s".to_owned(), "it must be longer than 0s");
+            return Err(("store.s3.timeout", value, reason));
         }
+        Ok(())
     }
 
     /// Returns the prefix of all names: empty, or with a slash at the end.

@@ -6,7 +6,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, run, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,11 +38,21 @@ impl Background {
         self.0.join("local/project")
     }
 
+    /// Returns the status of the mount, or `None` if no process answers.
+    fn status(&self) -> Option<serde_json::Value> {
+        let output = run(&["status", "--json", "--mount", &self.0.display().to_string()]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
     /// Returns the process that serves the mount, or `None` if none answers.
     fn process(&self) -> Option<i32> {
-        let output = run(&["status", "--json", "--mount", &self.0.display().to_string()]);
-        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-        i32::try_from(status["pid"].as_i64()?).ok()
+        i32::try_from(self.status()?["pid"].as_i64()?).ok()
+    }
+
+    /// Returns how many requests for bytes that a reader waits for the process has sent.
+    fn demand_requests(&self) -> u64 {
+        let status = self.status().unwrap();
+        status["traffic"]["demand_requests"].as_u64().unwrap()
     }
 
     /// Kills the process that serves the mount. Returns that process.
@@ -138,6 +147,13 @@ fn a_mount_whose_process_is_killed_goes_on_under_its_users() {
     // Something kills each process: the holder gives up.
     mount.kill();
     wait_until("the mount is gone", || fs::read_dir(&mounted).is_err());
+    let log = fs::read_to_string(mount.log()).unwrap();
+    for (count, expected) in [
+        (3, "was killed: another one goes on signal=9"),
+        (1, "so was each that followed it: the mount ends"),
+    ] {
+        assert_eq!(log.matches(expected).count(), count, "{log}");
+    }
 }
 
 #[test]
@@ -151,16 +167,13 @@ fn a_read_that_the_killed_process_had_begun_is_answered_by_the_next() {
     let proxy = Proxy::start(daemon.address());
     let mount = Background::mount(&site, &proxy.url());
     let file = File::open(mount.repo().join("src/dir1/file1.txt")).unwrap();
+    let before = mount.demand_requests();
     proxy.set(Fault::Stall);
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         (&file).read_to_string(&mut text).map(|_| text)
     });
-    // It has asked the daemon, or is about to.
-    let started = Instant::now();
-    wait_until("the read waits", || {
-        started.elapsed() > Duration::from_millis(200)
-    });
+    wait_until("the read waits", || mount.demand_requests() > before);
     assert!(!reader.is_finished());
 
     let killed = mount.kill();

@@ -130,7 +130,7 @@ fn a_daemon_and_workstations_with_different_versions_understand_each_other() {
         init_bare(&site.upstreams().join("project"));
         let mut repo = site.repo_with_history("project");
         let text = format!(
-            "data_dir = \"{}\"\npublish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n",
+            "data_dir = \"{}\"\n[upstreams]\nlocal = \"file://{}\"\n",
             site.path().join("data").display(),
             site.upstreams().display()
         );

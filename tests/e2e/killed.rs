@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{DaemonProcess, GitRepo, Site, bytes_below, git, try_git, wait_until};
+use cachewfs_tests::{
+    DaemonProcess, GitRepo, Site, bytes_below, git, git_with_input, try_git, wait_until,
+};
 
 /// How often a test kills its daemon.
 const ROUNDS: u64 = 4;
@@ -252,17 +254,33 @@ fn in_the_middle_of_a_publish() {
     }
 }
 
+/// Adds more packs to `mirror` than the daemon leaves there without rolling them up.
+fn add_small_packs(mirror: &Path, round: u64) {
+    for number in 0..=20 {
+        let content = format!("{round} {number}");
+        let blob = git_with_input(
+            mirror,
+            &["hash-object", "-w", "--stdin"],
+            content.as_bytes(),
+        );
+        git_with_input(mirror, &["pack-objects", "-q", "objects/pack/pack"], &blob);
+    }
+}
+
 #[test]
 fn in_the_middle_of_a_repack() {
     let site = Site::default();
     let mut repo = site.repo("project");
     let first = push(&mut repo, 0);
-    let tables = "[mirrors]\nrepack_packs = 1\nrepack_interval = \"0s\"\n";
-    let mut daemon = site.daemon_with_tables(tables);
+    // Ten times this interval is the shortest time between two repacks.
+    let keys = ("fetch_interval = \"100ms\"\n", "");
+    let directory = site.path().join("daemon");
+    let mut daemon = DaemonProcess::start_with_config(&directory, &site.upstreams(), keys);
     curl(&[], &snapshot_url(&daemon));
     assert_published_and_clean(&site, &daemon, &first);
     let mut number = 0;
     for _ in 0..ROUNDS {
+        add_small_packs(&mirror_path(&site), number);
         let path = mirror_path(&site).display().to_string();
         let is_repacking = || process_runs(&["git", "repack", &path]);
         let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_repacking));

@@ -115,7 +115,7 @@ impl DaemonProcess {
     ) -> Self {
         let address = free_address();
         let text = format!(
-            "data_dir = \"{}\"\npublish_delay = \"0s\"\n{keys}\
+            "data_dir = \"{}\"\n{keys}\
              [upstreams]\nlocal = \"file://{}\"\n{tables}\n{}",
             directory.join("data").display(),
             upstreams.display(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cachewfs_fuse::MountError;
+use tracing::warn;
 
 use crate::mounting::{
     Beginning, MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
@@ -164,13 +165,19 @@ pub(super) fn serve_settings(
     })
 }
 
-/// Serves a mount again whose process was killed.
-pub(crate) fn recover() -> Result<()> {
+/// Serves a mount again whose process was killed by `signal`.
+pub(crate) fn recover(signal: i32) -> Result<()> {
     daemonise::leave_session();
     let (holder, remains) = holder::remains()?;
     if let Some(log) = &remains.options.log {
         start_logging(Some(log))?;
     }
+    let point = remains.options.mount_point.display();
+    warn!(
+        signal,
+        mount_point = %point,
+        "The process of the mount at {point} was killed: another one goes on"
+    );
     run_in_runtime(async {
         let settings = MountSettings {
             options: remains.options.clone(),

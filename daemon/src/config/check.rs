@@ -15,7 +15,7 @@ impl Config {
     /// Returns an error for the first key whose value can't work.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_upstreams()?;
-        for namespace in &self.namespaces {
+        for namespace in &self.mirrors.namespaces {
             let is_good = namespace.starts_with("refs/")
                 // All of `refs/` would have the daemon's own refs in it: a fetch would prune them.
                 && namespace != "refs/"
@@ -27,22 +27,17 @@ impl Config {
                     .all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
             if !is_good {
                 return Err(ConfigError::Value {
-                    key: "namespaces",
+                    key: "mirrors.namespaces",
                     value: namespace.clone(),
                     reason: "it must be refs/<name>/, and not refs/cachewfs/",
                 });
             }
         }
         let counts = [
-            ("keep_snapshots", self.keep_snapshots >= 1),
-            ("tip_commits", self.tip_commits >= 1),
-            ("jobs_per_host", self.jobs_per_host >= 1),
-            ("publishes", self.publishes >= 1),
-            ("mirrors.repack_packs", self.mirrors.repack_packs >= 1),
-            ("mirrors.jobs", self.mirrors.jobs >= 1),
-            ("mirrors.max_new", self.mirrors.max_new >= 1),
-            ("git_http.max_body_bytes", self.git_http.max_body_bytes >= 1),
-            ("git_http.max_requests", self.git_http.max_requests >= 1),
+            ("keep.snapshots", self.keep.snapshots >= 1),
+            ("jobs.updates", self.jobs.updates >= 1),
+            ("jobs.updates_per_host", self.jobs.updates_per_host >= 1),
+            ("jobs.publishes", self.jobs.publishes >= 1),
             ("git_http.max_processes", self.git_http.max_processes >= 1),
             ("git_http.max_passed_on", self.git_http.max_passed_on >= 1),
         ];
@@ -52,10 +47,8 @@ impl Config {
         }
         let durations = [
             ("head_timeout", self.head_timeout),
-            ("mirrors.retry_first", self.mirrors.retry_first),
-            ("git_http.body_timeout", self.git_http.body_timeout),
-            ("git_http.answer_timeout", self.git_http.answer_timeout),
-            ("git_http.idle_timeout", self.git_http.idle_timeout),
+            ("mirrors.retry_max", self.mirrors.retry_max),
+            ("git.clone_timeout", self.git.clone_timeout),
         ];
         if let Some((key, _)) = durations.into_iter().find(|(_, time)| time.is_zero()) {
             let (value, reason) = (String::from("0s"), "it must be longer than 0s");
@@ -69,16 +62,7 @@ impl Config {
             });
         }
         self.tracing.check()?;
-        self.store.check()?;
-        if (0.0..=1.0).contains(&self.relayout_share) {
-            Ok(())
-        } else {
-            Err(ConfigError::Value {
-                key: "relayout_share",
-                value: self.relayout_share.to_string(),
-                reason: "it must be between 0 and 1",
-            })
-        }
+        self.store.check()
     }
 
     fn check_upstreams(&self) -> Result<(), ConfigError> {
@@ -144,22 +128,23 @@ mod tests {
             "upstreams = { 'x/y' = 'https://x' }",
             "upstreams = { 'x.org' = 'ext::sh' }",
             "upstreams = { 'x.org' = 'https://a:b%0Ac@x.org' }",
-            "relayout_share = 3.0",
-            "namespaces = ['refs/*']",
-            "namespaces = ['refs/']",
-            "namespaces = ['refs/a..b/']",
-            "namespaces = ['refs/cachewfs/x/']",
-            "keep_snapshots = 0",
+            "mirrors.namespaces = ['refs/*']",
+            "mirrors.namespaces = ['refs/']",
+            "mirrors.namespaces = ['refs/a..b/']",
+            "mirrors.namespaces = ['refs/cachewfs/x/']",
+            "mirrors.retry_max = '0s'",
+            "keep.snapshots = 0",
             "fetch_interval = '5ms'",
-            "[git_http]\nmax_requests = 0",
-            "[git_http]\nidle_timeout = '0s'",
+            "[jobs]\nupdates_per_host = 0",
+            "[git_http]\nmax_processes = 0",
+            "[git]\nclone_timeout = '0s'",
             "[store]\nlease_ttl = '10ms'",
             "[store]\nlease_ttl = '2h'",
             "[store.s3]\nprefix = 'x'",
             "[store.s3]\nbucket = 'a bucket'",
             "[store.s3]\nbucket = 'bucket'\nprefix = '../x'",
             "[store.s3]\nbucket = 'bucket'\nendpoint = 'ftp://x'",
-            "[store.s3]\nbucket = 'bucket'\nmax_requests = 0",
+            "[store.s3]\nbucket = 'bucket'\ntimeout = '0s'",
             "[store.s3]\nbucket = 'bucket'\npublic_endpoint = 'https://me:secret@x'",
             "[store.s3]\nbucket = 'bucket'\ndirect_reads_ttl = '0s'",
             "[store.s3]\nbucket = 'bucket'\ndirect_reads_ttl = '8days'",

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
+use super::{Config, former_keys};
 use crate::base::{ConfigError, redact};
 
 /// The similarity from which an unknown key counts as a misspelling of a known one: 0 is unlike, 1
@@ -31,7 +31,8 @@ impl Config {
 /// Parses and checks `text`. Returns an error with the number of its line.
 fn parse(text: &str) -> Result<Config, (usize, ConfigError)> {
     let deserializer = toml::Deserializer::parse(text).map_err(|error| explain(text, &error))?;
-    let config = Config::deserialize(deserializer).map_err(|error| explain(text, &error))?;
+    let mut config = Config::deserialize(deserializer).map_err(|error| explain(text, &error))?;
+    config.derive();
     config.check().map_err(|error| {
         let line = match &error {
             ConfigError::Value { key, value, .. } => {
@@ -65,12 +66,12 @@ fn unknown_key(text: &str, offset: usize, message: &str) -> ConfigError {
     // The message has the unknown key and then all known keys of the section, each in backticks.
     let mut quoted = message.split('`').skip(1).step_by(2);
     let key = quoted.next().unwrap_or_default().to_owned();
-    let advice = section_of(&key)
-        .filter(|section| section_at(text, offset) != *section)
-        .map(|section| match section {
-            "" => "it belongs before the first [section]".to_owned(),
-            section => format!("it belongs in [{section}]"),
-        });
+    let section = section_at(text, offset);
+    let former = former_keys::advice(section, &key).map(str::to_owned);
+    let elsewhere = || match section_of(&key).filter(|known| known != section)?.as_str() {
+        "" => Some("it belongs before the first [section]".to_owned()),
+        known => Some(format!("it belongs in [{known}]")),
+    };
     let similar = || {
         quoted
             .map(|known| (strsim::normalized_damerau_levenshtein(&key, known), known))
@@ -78,21 +79,20 @@ fn unknown_key(text: &str, offset: usize, message: &str) -> ConfigError {
             .max_by(|left, right| left.0.total_cmp(&right.0))
             .map(|(_, known)| format!("did you mean {known}?"))
     };
-    let advice = advice.or_else(similar);
+    let advice = former.or_else(elsewhere).or_else(similar);
     ConfigError::UnknownKey { key, advice }
 }
 
 /// Returns the section that a key of this name belongs to: "" for the keys before the first
 /// section, or `None` if there is no such key.
-fn section_of(key: &str) -> Option<&'static str> {
+fn section_of(key: &str) -> Option<String> {
     let defaults = toml::Table::try_from(Config::default()).ok()?;
     if defaults.contains_key(key) {
-        return Some("");
+        return Some(String::new());
     }
-    ["git", "git_http"].into_iter().find(|section| {
-        let section = defaults.get(*section).and_then(toml::Value::as_table);
-        section.is_some_and(|section| section.contains_key(key))
-    })
+    let has_key = |section: &toml::Value| section.get(key).is_some();
+    let mut sections = defaults.into_iter();
+    sections.find_map(|(name, section)| has_key(&section).then_some(name))
 }
 
 /// Returns the section that the line at `offset` is in: "" before the first section.
@@ -165,9 +165,24 @@ mod tests {
                 "there is no key listen; it belongs before the first [section]",
             ),
             (
-                "[upstreams]\n[git]\nmax_requests = 3",
+                "[upstreams]\n[git]\nmax_processes = 3",
                 3,
-                "there is no key max_requests; it belongs in [git_http]",
+                "there is no key max_processes; it belongs in [git_http]",
+            ),
+            (
+                "[jobs]\nlfs = 'off'",
+                2,
+                "there is no key lfs; it belongs in [publish]",
+            ),
+            (
+                "keep_snapshots = 3",
+                1,
+                "there is no key keep_snapshots; it is snapshots in [keep] now",
+            ),
+            (
+                "[store.s3]\nbucket = 'bucket'\nmax_requests = 3",
+                3,
+                "there is no key max_requests; its value can't be changed any more",
             ),
             (
                 "clone_timeout = '3h'",
@@ -186,7 +201,7 @@ mod tests {
             ("listen = 'x'", 1),
             ("\n\nfetch_interval = 7", 3),
             ("\nfetch_interval = '7 parsecs'", 2),
-            ("keep_snapshots = 3\ntip_commits = 0", 2),
+            ("[jobs]\nupdates = 3\npublishes = 0", 3),
             ("[upstreams]\n'a.org' = 'https://a.org'\n'x' = [", 3),
             ("[upstreams]\n'a.org' = ['https://me:s3cret@a.org']", 2),
             ("\n[upstreams]\n'a.org' = 'ext::me:s3cret@a.org'", 3),

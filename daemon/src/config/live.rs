@@ -40,7 +40,7 @@ impl LiveConfig {
 /// of the keys that differed.
 ///
 /// Most of these keys were used up at the start, for sockets, directories, semaphores and clients.
-/// `namespaces` is written into the mirrors.
+/// `mirrors.namespaces` is written into the mirrors.
 fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
     let mut differ = Vec::new();
     macro_rules! keep {
@@ -55,11 +55,10 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "listen": listen;
         "log": log;
         "data_dir": data_dir;
-        "namespaces": namespaces;
-        "jobs_per_host": jobs_per_host;
-        "publishes": publishes;
-        "mirrors.jobs": mirrors.jobs;
-        "mirrors.stop_timeout": mirrors.stop_timeout;
+        "jobs.updates": jobs.updates;
+        "jobs.updates_per_host": jobs.updates_per_host;
+        "jobs.publishes": jobs.publishes;
+        "mirrors.namespaces": mirrors.namespaces;
         "store.directory": store.directory;
         "store.disk_bytes": store.disk_bytes;
         "store.memory_bytes": store.memory_bytes;
@@ -70,8 +69,6 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "auth": auth;
         "upstream_auth": upstream_auth;
         "git.config_file": git.config_file;
-        "git_http.connect_timeout": git_http.connect_timeout;
-        "git_http.max_requests": git_http.max_requests;
         "git_http.max_processes": git_http.max_processes;
         "git_http.max_passed_on": git_http.max_passed_on;
     }
@@ -88,17 +85,17 @@ mod tests {
     fn keys_that_need_a_restart_keep_their_value() {
         let live = LiveConfig::new(Config::default());
         let mut new = Config {
-            publishes: 7,
             fetch_interval: Duration::from_secs(3),
             ..Config::default()
         };
-        new.git_http.max_requests = 1;
+        new.git_http.max_processes = 1;
+        new.jobs.publishes = 7;
 
         let differ = live.replace(new);
 
-        assert_eq!(differ, ["publishes", "git_http.max_requests"]);
+        assert_eq!(differ, ["jobs.publishes", "git_http.max_processes"]);
         let now = live.now();
-        assert_eq!((now.publishes, now.git_http.max_requests), (2, 512));
+        assert_eq!((now.jobs.publishes, now.git_http.max_processes), (2, 32));
         assert_eq!(now.fetch_interval, Duration::from_secs(3));
     }
 }

@@ -1,17 +1,19 @@
 //! The daemon's configuration: one TOML file, every key with a default.
 //!
 //! ```text
-//! settings ◄── check ◄── file (with line and advice) ◄── environment (secrets)
+//! settings ◄── check, derived ◄── file (line and advice) ◄── environment (secrets)
 //!     ▲           show (without secrets)
 //!     └────────── live (the configuration in force; changes when the file is read again)
 //! ```
 
 mod check;
+mod derived;
 mod environment;
 mod file;
+mod former_keys;
 mod live;
 mod settings;
 mod show;
 
 pub(crate) use live::LiveConfig;
-pub use settings::{Config, GitHttpConfig, LfsMode, LogFormat};
+pub use settings::{Config, GitHttpConfig, JobsConfig, LfsMode, LogFormat, PublishConfig};

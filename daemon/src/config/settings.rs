@@ -1,5 +1,9 @@
 //! All keys of the configuration, with their defaults.
 //!
+//! Fields without a key (`#[serde(skip)]`) are values that no operator can judge. They are fields
+//! so that tests can make them small. The value of a *constant* one is its default; a *derived* one
+//! follows from keys (`derived.rs`).
+//!
 //! `packaging/cachewfsd.toml` documents them for operators. A test compares its keys and defaults
 //! with these.
 
@@ -50,49 +54,22 @@ pub struct Config {
     /// longer ago, the daemon checks again before it answers. Default `10s`.
     #[serde(with = "duration")]
     pub ref_check_interval: Duration,
-    /// How long a request waits for such a check. After that the daemon answers from the mirror and
-    /// marks the answer as stale. If upstream is known to have moved, it passes the request on to
-    /// upstream instead. Default `10s`.
-    #[serde(with = "duration")]
+    /// Constant: how long a request waits for such a check. After that the daemon answers from the
+    /// mirror and marks the answer as stale. If upstream is known to have moved, it passes the
+    /// request on to upstream instead.
+    #[serde(skip)]
     pub ref_check_timeout: Duration,
-    /// How long the daemon waits between a periodic update that moved refs and the publish, so that
-    /// several pushes make one snapshot. Default `1s`.
-    #[serde(with = "duration")]
-    pub publish_delay: Duration,
-    /// How many snapshots of a repository keep their immutable URL; at least 1. Default `20`.
-    pub keep_snapshots: usize,
     /// Whether a range request for the stable URL may name an older snapshot in `If-Match`. If so,
     /// and the snapshot is still kept, the answer comes from it; otherwise the answer is 412. This
     /// is for clients that give up on a 412, if snapshots become current faster than they are
     /// downloaded. Default `true`.
     pub if_match_pins: bool,
-    /// How long a snapshot keeps its immutable URL after a newer one became current, even if there
-    /// are more than `keep_snapshots`. Default `1day`.
-    #[serde(with = "duration")]
-    pub keep_age: Duration,
-    /// How long a segment that no snapshot names is kept, counted from the time when it was stored.
-    /// This gives a publish time to name the segments that it has stored. It doesn't begin again
-    /// when the last snapshot of a segment is deleted. Default `1day`.
-    #[serde(with = "duration")]
-    pub delete_grace: Duration,
-    /// How long commits that upstream dropped stay in the snapshots. Default `90days`.
-    #[serde(with = "duration")]
-    pub retain_orphans: Duration,
-    /// The share of increments in the bytes of all packs above which the publisher writes all packs
-    /// anew. Default `0.10`.
-    pub relayout_share: f64,
-    /// How many of the newest commits have their trees and blobs in a pack of their own. Default
-    /// `1000`.
-    pub tip_commits: u32,
-    /// Namespaces of refs to mirror beside branches and tags, such as `refs/notes/`. Default none.
-    pub namespaces: Vec<String>,
-    /// How many updates and clones of one upstream host may run at once; half of them may be
-    /// clones. Default `8`.
-    pub jobs_per_host: usize,
-    /// How many publishes may run at once. Default `2`.
-    pub publishes: usize,
-    /// The repositories whose LFS archives are made. Default `on_demand`.
-    pub lfs: LfsMode,
+    /// The number and age of snapshots that the store keeps.
+    pub keep: Keep,
+    /// The content of snapshots.
+    pub publish: PublishConfig,
+    /// How many jobs may run at once.
+    pub jobs: JobsConfig,
     /// Limits and settings of the git processes.
     pub git: GitConfig,
     /// Limits on the requests of git clients.
@@ -145,15 +122,6 @@ impl Config {
             _ => repo,
         }
     }
-
-    /// Returns the rule by which snapshots and segments are kept.
-    pub(crate) fn keep(&self) -> Keep {
-        Keep {
-            snapshots: self.keep_snapshots,
-            age: self.keep_age,
-            grace: self.delete_grace,
-        }
-    }
 }
 
 impl Default for Config {
@@ -171,18 +139,10 @@ impl Default for Config {
             fetch_interval: Duration::from_mins(1),
             ref_check_interval: Duration::from_secs(10),
             ref_check_timeout: Duration::from_secs(10),
-            publish_delay: Duration::from_secs(1),
-            keep_snapshots: 20,
             if_match_pins: true,
-            keep_age: Duration::from_hours(24),
-            delete_grace: Duration::from_hours(24),
-            retain_orphans: Duration::from_hours(90 * 24),
-            relayout_share: 0.10,
-            tip_commits: 1000,
-            namespaces: Vec::new(),
-            jobs_per_host: 8,
-            publishes: 2,
-            lfs: LfsMode::OnDemand,
+            keep: Keep::default(),
+            publish: PublishConfig::default(),
+            jobs: JobsConfig::default(),
             git: GitConfig::default(),
             git_http: GitHttpConfig::default(),
             mirrors: MirrorsConfig::default(),
@@ -195,53 +155,113 @@ impl Default for Config {
     }
 }
 
+/// The `[publish]` section: the content of snapshots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PublishConfig {
+    /// The repositories whose LFS archives are made. Default `on_demand`.
+    pub lfs: LfsMode,
+    /// How long commits that upstream dropped stay in the snapshots. Default `90days`.
+    #[serde(with = "duration")]
+    pub retain_orphans: Duration,
+    /// Derived: how long the daemon waits between a periodic update that moved refs and the
+    /// publish, so that several pushes make one snapshot.
+    #[serde(skip)]
+    pub delay: Duration,
+    /// Constant: the share of increments in the bytes of all packs above which the publisher writes
+    /// all packs anew.
+    #[serde(skip)]
+    pub relayout_share: f64,
+    /// Constant: how many of the newest commits have their trees and blobs in a pack of their own.
+    #[serde(skip)]
+    pub tip_commits: u32,
+}
+
+impl Default for PublishConfig {
+    fn default() -> Self {
+        Self {
+            lfs: LfsMode::OnDemand,
+            retain_orphans: Duration::from_hours(90 * 24),
+            delay: Duration::from_secs(1),
+            relayout_share: 0.10,
+            tip_commits: 1000,
+        }
+    }
+}
+
+/// The `[jobs]` section: how many jobs may run at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobsConfig {
+    /// How many updates and clones of all hosts together may run at once; half of them may be
+    /// clones. A host of which none runs gets one all the same. Default `32`.
+    pub updates: usize,
+    /// How many updates and clones of one upstream host may run at once; half of them may be
+    /// clones. Default `8`.
+    pub updates_per_host: usize,
+    /// How many publishes may run at once. Default `2`.
+    pub publishes: usize,
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        Self {
+            updates: 32,
+            updates_per_host: 8,
+            publishes: 2,
+        }
+    }
+}
+
 /// The `[git_http]` section: limits on the requests of git clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GitHttpConfig {
-    /// The longest body of a request to `git-upload-pack`, in bytes after decompression. Pushes and
-    /// other requests that are passed on without a look at the body have no such limit. Default
-    /// `104857600` (100 MiB).
-    pub max_body_bytes: u64,
-    /// How long such a body may take to arrive. Default `5min`.
-    #[serde(with = "duration")]
-    pub body_timeout: Duration,
-    /// How long an answer may take from beginning to end. Default `1h`.
-    #[serde(with = "duration")]
-    pub answer_timeout: Duration,
-    /// How long upstream may send nothing, or the client may take nothing, before the daemon breaks
-    /// the answer off. Default `2min`.
-    #[serde(with = "duration")]
-    pub idle_timeout: Duration,
-    /// How long connecting to upstream may take. Default `10s`.
-    #[serde(with = "duration")]
-    pub connect_timeout: Duration,
-    /// How long a request waits for one of the permits below before it is refused. Default `2min`.
-    #[serde(with = "duration")]
-    pub queue_timeout: Duration,
-    /// How many requests of git clients may be in flight. Default `512`.
-    pub max_requests: usize,
     /// How many `git upload-pack` processes may run at once. Default `32`.
     pub max_processes: usize,
     /// How many requests may be passed on to one upstream host at once. Default `64`.
     pub max_passed_on: usize,
-    /// The size of the file through which clients share one answer of upstream, in bytes for each
-    /// answer: how far the slowest of them may fall behind. Default `1073741824` (1 GiB).
+    /// Derived: how many requests of git clients may be in flight.
+    #[serde(skip)]
+    pub max_requests: usize,
+    /// Derived: how long an answer may take from beginning to end.
+    #[serde(skip)]
+    pub answer_timeout: Duration,
+    /// Constant: the longest body of a request to `git-upload-pack`, in bytes after decompression.
+    /// Pushes and other requests that are passed on without a look at the body have no such limit.
+    #[serde(skip)]
+    pub max_body_bytes: u64,
+    /// Constant: how long such a body may take to arrive.
+    #[serde(skip)]
+    pub body_timeout: Duration,
+    /// Constant: how long upstream may send nothing, or the client may take nothing, before the
+    /// daemon breaks the answer off.
+    #[serde(skip)]
+    pub idle_timeout: Duration,
+    /// Constant: how long connecting to upstream may take.
+    #[serde(skip)]
+    pub connect_timeout: Duration,
+    /// Constant: how long a request waits for a permit before it is refused.
+    #[serde(skip)]
+    pub queue_timeout: Duration,
+    /// Constant: the size of the file through which clients share one answer of upstream, in bytes
+    /// for each answer: how far the slowest of them may fall behind.
+    #[serde(skip)]
     pub spool_bytes: u64,
 }
 
 impl Default for GitHttpConfig {
     fn default() -> Self {
         Self {
+            max_processes: 32,
+            max_passed_on: 64,
+            max_requests: 512,
+            answer_timeout: Duration::from_hours(1),
             max_body_bytes: 100 << 20,
             body_timeout: Duration::from_mins(5),
-            answer_timeout: Duration::from_hours(1),
             idle_timeout: Duration::from_mins(2),
             connect_timeout: Duration::from_secs(10),
             queue_timeout: Duration::from_mins(2),
-            max_requests: 512,
-            max_processes: 32,
-            max_passed_on: 64,
             spool_bytes: 1 << 30,
         }
     }

@@ -51,7 +51,7 @@ pub(super) async fn stable(
         }
         return answer_current(&app, &request, (&published, pin)).await;
     }
-    if app.context.config.now().lfs == LfsMode::Off {
+    if app.context.config.now().publish.lfs == LfsMode::Off {
         return Err(ApiError::LfsOff);
     }
     if is_get {

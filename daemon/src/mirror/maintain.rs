@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::{Git, GitCommand, GitConfig, GitError, MirrorError, MirrorsConfig};
+use super::{Git, GitCommand, GitConfig, GitError, MirrorError, MirrorsConfig, PACK_WINDOW_MEMORY};
 use crate::base::chain;
 
 /// With this many times `repack_packs` packs, a mirror is repacked before `repack_interval` is
@@ -62,7 +62,7 @@ pub(crate) fn maintain(
     let command = |subcommand: &str, arguments: &[&str]| {
         git.in_repository(mirror, subcommand)
             .config("pack.threads", config.pack_threads)
-            .config("pack.windowMemory", &config.pack_window_memory)
+            .config("pack.windowMemory", PACK_WINDOW_MEMORY)
             // git before 2.54 crashes on version 2 of the index over all packs.
             .config("midx.version", 1)
             .args(arguments)

@@ -51,6 +51,7 @@ pub(crate) use clone::{
     clone_mirror, create_mirror, is_empty_mirror, is_mirror, mirror_path, move_into_place,
 };
 pub(crate) use compare::is_current;
+pub(crate) use config::PACK_WINDOW_MEMORY;
 pub use config::{GitConfig, MirrorsConfig, UpstreamConfig};
 pub use credentials::{CredentialError, UpstreamAuthConfig};
 pub(crate) use credentials::{Credentials, Login};

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{Git, GitConfig, GitError, GitStream};
+use super::{Git, GitError, GitStream, PACK_WINDOW_MEMORY};
 
 /// Settings that override the repository's own configuration, because an upstream that is a
 /// directory may be served directly.
@@ -32,7 +32,6 @@ const KNOWN_PROTOCOLS: &[&str] = &["version=0", "version=1", "version=2"];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UploadPack<'a> {
     pub(crate) git: &'a Git,
-    pub(crate) config: &'a GitConfig,
     pub(crate) repository: &'a Path,
     /// A `Git-Protocol` header whose characters were checked.
     pub(crate) protocol: Option<&'a str>,
@@ -60,7 +59,7 @@ impl UploadPack<'_> {
             .command("upload-pack")
             // Nearly all deltas exist already, and many of these processes run at once.
             .config("pack.threads", 1)
-            .config("pack.windowMemory", &self.config.pack_window_memory);
+            .config("pack.windowMemory", PACK_WINDOW_MEMORY);
         for (key, value) in UPLOAD_PACK_CONFIG {
             command = command.config(key, value);
         }

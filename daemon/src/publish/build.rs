@@ -65,7 +65,7 @@ pub(super) fn build(
     let git_files = GitFiles {
         refs: input.refs,
         upstream_url: input.upstream.url(),
-        namespaces: &job.config.namespaces,
+        namespaces: &job.config.mirrors.namespaces,
         commit_graphs: &commit_graphs,
         packs: &pack_names,
     };

@@ -216,7 +216,7 @@ impl<'a> Commit<'a> {
             ..
         } = self.target;
         let collection = Collection {
-            keep: config.keep(),
+            keep: config.keep,
             is_dry_run: false,
             is_stopping: &|| git.is_stopping(),
         };

@@ -55,7 +55,7 @@ pub(super) fn increment(
     // of the archive, reading history fetches more than it should, and a full layout is worth its
     // time.
     let share = (sizes.iter().sum::<u64>() + new) as f64 / (total + new) as f64;
-    if share > job.config.relayout_share {
+    if share > job.config.publish.relayout_share {
         return Ok(PackPlan::Relayout);
     }
     let replaces = merge_count(&sizes, new);

@@ -85,7 +85,7 @@ fn list_objects(
 ///
 /// The tip list is in the order in which a checkout reads the objects.
 fn list_newest(job: &PublishJob<'_>, has_head: bool) -> Result<HashSet<ObjectId>, PublishError> {
-    let count = job.config.tip_commits.to_string();
+    let count = job.config.publish.tip_commits.to_string();
     let mut newest = HashSet::new();
     let head: &[&str] = if has_head {
         &["-1", "HEAD"]

@@ -7,7 +7,7 @@ use cachewfs_format::{PackKind, PublishedFile};
 use super::PublishError;
 use super::job::PublishJob;
 use super::segments::{INDEX_CHUNK_LEN, RANDOM_CHUNK_LEN, SEQUENTIAL_CHUNK_LEN, SegmentSink};
-use crate::mirror::GitCommand;
+use crate::mirror::{GitCommand, PACK_WINDOW_MEMORY};
 
 /// A pack in the temporary directory.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ fn pack_objects(job: &PublishJob<'_>, kind: PackKind) -> GitCommand {
     let command = job
         .git("pack-objects")
         .config("pack.threads", job.config.git.pack_threads)
-        .config("pack.windowMemory", &job.config.git.pack_window_memory)
+        .config("pack.windowMemory", PACK_WINDOW_MEMORY)
         .config("pack.writeReverseIndex", true)
         .config("pack.packSizeLimit", 0)
         .config("core.multiPackIndex", false)

@@ -101,7 +101,7 @@ impl Publisher {
     ) -> Result<Attempt<PublishOutcome>, PublishError> {
         let started = Instant::now();
         let config = self.config.now();
-        let refs = Refs::read(&self.git, mirror, &config.namespaces)?;
+        let refs = Refs::read(&self.git, mirror, &config.mirrors.namespaces)?;
         let target = Target {
             store: &self.store,
             repo,
@@ -126,8 +126,8 @@ impl Publisher {
                 // Before packs are made, because they are made of all that refs reach: tips that
                 // upstream has dropped since the previous snapshot become hidden refs.
                 let tips = (&previous.tips[..], &refs);
-                if retain_orphans(&self.git, mirror, tips, config.retain_orphans)? {
-                    retained = Some(Refs::read(&self.git, mirror, &config.namespaces)?);
+                if retain_orphans(&self.git, mirror, tips, config.publish.retain_orphans)? {
+                    retained = Some(Refs::read(&self.git, mirror, &config.mirrors.namespaces)?);
                 }
             }
             let input = BuildInput {

@@ -141,7 +141,12 @@ impl MirrorReader {
     ) -> Result<(BTreeMap<String, ObjectId>, bool), RepositoryError> {
         let config = self.context.config.now();
         let look = move |git: &Git, mirror: &Path| {
-            first_refs(git, mirror, mirrored_namespaces(&config.namespaces), max)
+            first_refs(
+                git,
+                mirror,
+                mirrored_namespaces(&config.mirrors.namespaces),
+                max,
+            )
         };
         self.query(repository, look).await
     }

@@ -48,9 +48,9 @@ impl Context {
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         let schedule = Schedule::new(JobLimits {
-            jobs: now.mirrors.jobs,
-            jobs_per_host: now.jobs_per_host,
-            publishes: now.publishes,
+            jobs: now.jobs.updates,
+            jobs_per_host: now.jobs.updates_per_host,
+            publishes: now.jobs.publishes,
         });
         Ok(Arc::new(Self {
             git,

@@ -125,7 +125,7 @@ impl Repository {
             let (git, config) = (context.git.clone(), context.config.now());
             let repository = Arc::clone(self);
             let compare = move || {
-                let what = (repository.mirror.as_path(), &config.namespaces[..]);
+                let what = (repository.mirror.as_path(), &config.mirrors.namespaces[..]);
                 let listing = list_upstream(&git, &repository.upstream(), what, &config.git)?;
                 is_current(&git, what, &listing)
             };

@@ -50,7 +50,7 @@ impl Worker {
                 sweep_mirror(mirror)?;
             }
             if !is_current {
-                let what = (mirror.as_path(), &config.namespaces[..]);
+                let what = (mirror.as_path(), &config.mirrors.namespaces[..]);
                 let upstream = repository.upstream();
                 match update(&context.git, &upstream, what, &limits) {
                     // git gave the clone of an empty upstream its own object format. If upstream

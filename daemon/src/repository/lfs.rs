@@ -72,7 +72,8 @@ impl LfsRuns {
         (published, is_explicit): (PublishOutcome, bool),
         cause: Cause,
     ) {
-        let is_settled = repository.lfs.state().settled == Some(self.context.config.now().lfs);
+        let is_settled =
+            repository.lfs.state().settled == Some(self.context.config.now().publish.lfs);
         if is_settled && !published.moved && !is_explicit {
             return;
         }
@@ -87,7 +88,8 @@ impl LfsRuns {
     }
 
     fn start(self: &Arc<Self>, repository: &Arc<Repository>, cause: Cause) {
-        if self.context.config.now().lfs == LfsMode::Off || self.context.stop.is_cancelled() {
+        if self.context.config.now().publish.lfs == LfsMode::Off || self.context.stop.is_cancelled()
+        {
             return;
         }
         let stop = self.context.stop.child_token();
@@ -204,7 +206,7 @@ impl LfsRuns {
         let (state, name) = (repository.lfs.state(), &repository.name);
         let store = self.context.publisher.store();
         let is_wanted = state.is_wanted
-            || self.context.config.now().lfs == LfsMode::Always
+            || self.context.config.now().publish.lfs == LfsMode::Always
             || store.lfs().pointer(name)?.is_some();
         if !is_wanted || state.has_ended || !is_mirror(&repository.mirror) {
             return Ok(None);

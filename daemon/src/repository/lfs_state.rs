@@ -60,7 +60,7 @@ impl LfsState {
         outcome: Result<Option<LfsLook>, LfsError>,
         config: &Config,
     ) -> bool {
-        self.settled = outcome.is_ok().then_some(config.lfs);
+        self.settled = outcome.is_ok().then_some(config.publish.lfs);
         let config = &config.mirrors;
         let has_looked = !matches!(outcome, Ok(None));
         match outcome {

@@ -42,6 +42,7 @@ mod worker;
 mod tests;
 
 pub(crate) use bundles::{Bundle, Bundles};
+pub(crate) use cachewfs_format::api::MirrorState;
 pub(crate) use checks::Freshness;
 pub(crate) use contents::{MirrorReader, WantedContents};
 pub(crate) use context::Context;
@@ -52,4 +53,4 @@ pub(crate) use lfs::LfsRuns;
 pub(crate) use lfs_state::LfsState;
 pub(crate) use registry::Registry;
 pub(crate) use request::Snapshots;
-pub(crate) use status::{CurrentJob, MirrorState, Status};
+pub(crate) use status::{CurrentJob, Status};

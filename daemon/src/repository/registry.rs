@@ -162,7 +162,11 @@ impl Registry {
     /// Returns the permits to check whether upstreams at `host` have changed.
     fn check_permits(&self, host: &str) -> Arc<Semaphore> {
         let mut turns = self.check_permits.lock();
-        let new = || Arc::new(Semaphore::new(self.context.config.now().jobs_per_host));
+        let new = || {
+            Arc::new(Semaphore::new(
+                self.context.config.now().jobs.updates_per_host,
+            ))
+        };
         Arc::clone(turns.entry(host.to_owned()).or_insert_with(new))
     }
 }

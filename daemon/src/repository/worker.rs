@@ -296,7 +296,7 @@ impl Worker {
 
     /// Waits for further pushes, so that a burst of pushes becomes one snapshot.
     async fn debounce(&self) {
-        sleep(self.context.config.now().publish_delay).await;
+        sleep(self.context.config.now().publish.delay).await;
     }
 
     /// Notes that the task waits for a turn for a job.

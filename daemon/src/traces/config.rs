@@ -24,9 +24,11 @@ pub struct TracingConfig {
     /// The URL that batches of spans are posted to, as OTLP in protobuf. Default none.
     pub endpoint: Option<String>,
     /// The share of traces to keep, from 0 to 1, of those that begin in this daemon. If a client
-    /// sends a `traceparent`, its flag decides instead. Default `1.0`.
+    /// sends a `traceparent`, its flag decides instead. Only a variable sets it. Default `1.0`.
+    #[serde(skip)]
     pub sample_ratio: f64,
-    /// The name of this service in traces. Default `cachewfsd`.
+    /// The name of this service in traces. Only a variable sets it. Default `cachewfsd`.
+    #[serde(skip)]
     pub service_name: String,
     /// The headers that are sent with each batch. They may hold a token for the collector, so they
     /// come only from the environment.
@@ -109,7 +111,8 @@ impl TracingConfig {
         }
         if let Some((name, ratio)) = variable(SAMPLER_ARG) {
             let reason = "it must be between 0 and 1";
-            let ratio = ratio.parse().ok().filter(|ratio| is_share(*ratio));
+            let ratio = ratio.parse().ok();
+            let ratio = ratio.filter(|ratio| (0.0..=1.0).contains(ratio));
             self.sample_ratio = ratio.ok_or_else(|| refuse(name, reason))?;
         }
         if variable(DISABLED).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true")) {
@@ -135,13 +138,6 @@ impl TracingConfig {
                 reason: NO_URL,
             })?;
         }
-        if !is_share(self.sample_ratio) {
-            return Err(ConfigError::Value {
-                key: "tracing.sample_ratio",
-                value: self.sample_ratio.to_string(),
-                reason: "it must be between 0 and 1",
-            });
-        }
         Ok(())
     }
 }
@@ -152,10 +148,6 @@ const NO_URL: &str = "it must be a URL that starts with https:// or http://";
 pub(super) fn parse_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     ["https", "http"].contains(&url.scheme()).then_some(url)
-}
-
-fn is_share(value: f64) -> bool {
-    (0.0..=1.0).contains(&value)
 }
 
 fn refuse(variable: &str, reason: &'static str) -> ConfigError {

@@ -5,12 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::limits::MAX_TABLE_LEN;
 use cachewfs_format::{RepoName, SegmentId, SegmentTable};
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use tokio::sync::Notify;
@@ -21,7 +23,6 @@ use super::open_files::OpenFiles;
 use super::{
     CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins, staged,
 };
-use crate::clock;
 
 /// Bytes at the start of a meta file that hold the length of the table's frame.
 const META_HEADER_LEN: usize = 8;
@@ -279,7 +280,7 @@ impl Cache {
         }
         // Another mount may have pinned segments since, so the pins are read again from disk. The
         // mutex keeps them from overwriting what a concurrent `pin` of this process adds.
-        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pinned = self.pinned.lock();
         *pinned = pins::read_all(&self.root)?;
         // A mount that starts without a daemon needs these segments. They may take a tenth of the
         // cache, so that they leave room for everything else.
@@ -306,7 +307,8 @@ impl Cache {
             .iter()
             .any(|victim| victim.used_at.elapsed().is_ok_and(is_recent))
         {
-            self.short_at.store(clock::now(), Ordering::Relaxed);
+            self.short_at
+                .store(seconds_since_epoch(), Ordering::Relaxed);
         }
         Ok(victims.into_iter().map(|victim| victim.id).collect())
     }
@@ -358,10 +360,7 @@ impl Cache {
         lock.lock()?;
         // The file first: eviction reads the pins from disk, also in other mounts.
         pins::write(&self.root, repo, segments).map_err(in_cache)?;
-        self.pinned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(segments);
+        self.pinned.lock().extend(segments);
         Ok(())
     }
 
@@ -369,7 +368,7 @@ impl Cache {
     /// whether it was pinned.
     pub(crate) fn unpin(&self, repo: &RepoName) -> io::Result<bool> {
         let was_pinned = pins::remove(&self.root, repo)?;
-        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = pins::read_all(&self.root)?;
+        *self.pinned.lock() = pins::read_all(&self.root)?;
         Ok(was_pinned)
     }
 

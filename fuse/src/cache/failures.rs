@@ -4,10 +4,11 @@
 //! would log the same line.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::lasting_failure::LastingFailure;
@@ -36,7 +37,7 @@ pub(crate) struct CacheFailure {
 impl CacheFailures {
     /// Notes that a file of the cache could not be opened or written.
     pub(crate) fn note(&self, error: io::Error) {
-        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut present = self.present.lock();
         let same = |known: &&CacheFailure| known.error.kind() == error.kind();
         let known = present.as_ref().filter(same);
         if known.is_none() {
@@ -58,7 +59,7 @@ impl CacheFailures {
         if !self.has_failed.load(Ordering::Acquire) {
             return;
         }
-        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut present = self.present.lock();
         if present
             .take_if(|known| known.last_at.elapsed() >= CALM)
             .is_some()
@@ -70,7 +71,7 @@ impl CacheFailures {
 
     /// Returns the present failure, or `None` if the cache can be written.
     pub(crate) fn present(&self) -> Option<CacheFailure> {
-        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.present.lock();
         present.clone()
     }
 }

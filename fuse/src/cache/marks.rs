@@ -3,7 +3,8 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// Length of a mark in the file, in bytes.
 pub(super) const MARK_LEN: usize = 8;
@@ -46,7 +47,7 @@ impl MarkedBytes {
         meta: &Metadata,
         count: impl FnOnce() -> io::Result<u64>,
     ) -> io::Result<u64> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         let changed_at = (meta.ctime(), meta.ctime_nsec());
         if let Some((at, bytes)) = *known
             && at == changed_at

@@ -1,8 +1,9 @@
 //! Limits how many files of the cache are open at once.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 
 use super::SegmentFile;
@@ -40,7 +41,7 @@ impl OpenFiles {
     /// Keeps `file` open as the most recently used one. Closes the least recently used one if too
     /// many are open, unless a reader is using it.
     pub(super) fn keep(&self, file: &Arc<SegmentFile>) {
-        let mut newest = self.newest();
+        let mut newest = self.newest.lock();
         let address = Arc::as_ptr(file).addr();
         if newest.get(&address).is_none() {
             newest.put(address, Arc::clone(file));
@@ -53,17 +54,13 @@ impl OpenFiles {
 
     /// Closes `file`, unless a reader is using it.
     pub(super) fn close(&self, file: &Arc<SegmentFile>) {
-        let closed = self.newest().pop(&Arc::as_ptr(file).addr());
+        let closed = self.newest.lock().pop(&Arc::as_ptr(file).addr());
         drop(closed);
     }
 
     /// Closes all files that no reader is using. Returns whether there were any.
     pub(super) fn close_all(&self) -> bool {
-        let all = std::mem::replace(&mut *self.newest(), LruCache::unbounded());
+        let all = std::mem::replace(&mut *self.newest.lock(), LruCache::unbounded());
         !all.is_empty()
-    }
-
-    fn newest(&self) -> MutexGuard<'_, LruCache<usize, Arc<SegmentFile>>> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,10 @@
 //! Keeps a few chunks in memory that could not be written to disk, until their readers have them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cachewfs_format::SegmentId;
 use lru::LruCache;
+use parking_lot::Mutex;
 
 /// At most this many chunks. A chunk usually has 256 KiB.
 const MAX_CHUNKS: usize = 64;
@@ -36,7 +37,7 @@ impl Default for Overflow {
 impl Overflow {
     /// Keeps the content of a chunk, and drops the least recently used chunks beyond the limits.
     pub(crate) fn insert(&self, id: SegmentId, index: usize, content: Vec<u8>) {
-        let mut chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunks = self.0.lock();
         chunks.bytes += content.len();
         let replaced = chunks.newest.put((id, index), Arc::new(content));
         chunks.bytes -= replaced.map_or(0, |old| old.len());
@@ -51,7 +52,7 @@ impl Overflow {
 
     /// Returns the content of a chunk, or `None` if it has been dropped.
     pub(crate) fn get(&self, id: SegmentId, index: usize) -> Option<Arc<Vec<u8>>> {
-        let mut chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunks = self.0.lock();
         chunks.newest.get(&(id, index)).cloned()
     }
 }

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 
 use super::connections::Peer;
 use crate::hand_over::CloneState;
@@ -45,7 +45,7 @@ impl Clones {
         if directory.as_os_str().len() > MAX_PATH_LEN {
             return Err("can't register the clone: its path is longer than 4096 bytes");
         }
-        let mut clones = self.clones();
+        let mut clones = self.0.lock();
         // A clone that is registered again counts as the newest.
         clones.retain(|known| {
             known.owner != owner
@@ -74,7 +74,7 @@ impl Clones {
     ///
     /// The owner of the mount and root see all. Another user sees only the clones of that user.
     pub(super) fn of(&self, repo: &RepoName, viewer: Peer) -> Vec<PathBuf> {
-        let clones = self.clones();
+        let clones = self.0.lock();
         let visible = clones.iter().filter(|known| {
             known.repo == *repo && (viewer == Peer::Owner || known.owner == viewer)
         });
@@ -93,7 +93,7 @@ impl Clones {
             repo: known.repo.clone(),
             directory: known.directory.clone(),
         };
-        self.clones().iter().map(save).collect()
+        self.0.lock().iter().map(save).collect()
     }
 
     /// Takes over the clones that another process knew.
@@ -108,10 +108,6 @@ impl Clones {
             // One that this version refuses is forgotten: clones are only hints for people.
             self.register(owner, repo, directory).ok();
         }
-    }
-
-    fn clones(&self) -> MutexGuard<'_, Vec<RegisteredClone>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,7 +154,7 @@ mod tests {
             }
         }
 
-        assert_eq!(clones.clones().len(), MAX);
+        assert_eq!(clones.0.lock().len(), MAX);
         let own = clones.of(&repo(), Peer::Other { uid: 11 });
         assert!(own.len() <= MAX_OF_ONE, "{}", own.len());
         assert_eq!(own.last().unwrap(), Path::new("/home/11/265"));

@@ -3,8 +3,9 @@
 //! Each connection takes one of the files that the process may have open. The cache needs the rest.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::net::UnixStream;
 
 use super::protocol::Reply;
@@ -81,7 +82,7 @@ pub(super) fn admit(
 impl Connections {
     /// Counts a connection of `peer`. Returns `None` if `peer` has reached a limit.
     pub(super) fn admit(self: &Arc<Self>, peer: Peer) -> Option<ConnectionPermit> {
-        let mut counts = self.counts();
+        let mut counts = self.0.lock();
         match peer {
             Peer::Owner if counts.of_owners < MAX_OF_OWNERS => counts.of_owners += 1,
             Peer::Other { uid } if counts.has_room_for(uid) => {
@@ -95,10 +96,6 @@ impl Connections {
             peer,
         })
     }
-
-    fn counts(&self) -> MutexGuard<'_, ConnectionCounts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl ConnectionCounts {
@@ -111,7 +108,7 @@ impl ConnectionCounts {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut counts = self.connections.counts();
+        let mut counts = self.connections.0.lock();
         match self.peer {
             Peer::Owner => counts.of_owners -= 1,
             Peer::Other { uid } => {
@@ -148,6 +145,6 @@ mod tests {
         assert_eq!(owners.len(), MAX_OF_OWNERS);
         drop((greedy, others, owners));
         assert_eq!(admitted(Peer::Other { uid: 1 }, 1000).len(), MAX_OF_ONE);
-        assert!(connections.counts().of_others.is_empty());
+        assert!(connections.0.lock().of_others.is_empty());
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use rustix::process::geteuid;
 use tokio::net::UnixStream;
@@ -42,7 +42,7 @@ impl Server {
 
     /// Leaves new connections waiting, for another process or for the next [`Server::serve`].
     pub(crate) fn pause(&self) {
-        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let paused = self.paused.lock();
         paused.cancel();
     }
 

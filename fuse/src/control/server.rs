@@ -8,10 +8,12 @@
 //! mount ends. In the last two cases the work is dropped.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use cachewfs_base::chain;
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -26,7 +28,6 @@ use super::connections::{ConnectionPermit, Connections, Peer, admit};
 use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
-use crate::error::chain;
 use crate::fetch::FetchError;
 use crate::fs::Tree;
 use crate::mount_table::DeviceNumber;
@@ -112,7 +113,7 @@ impl Server {
         let repositories = Arc::clone(repositories);
         let (connections, clones) = (Arc::clone(&self.connections), Arc::clone(&self.clones));
         let (paused, successors) = (CancellationToken::new(), self.successors.clone());
-        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused.clone();
+        *self.paused.lock() = paused.clone();
         let tasks = backend.tasks.clone();
         tasks.clone().spawn(async move {
             let mut has_failed = false;
@@ -305,7 +306,7 @@ impl ControlConnection {
                 }
                 let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
-                outcome.map_err(|error| error.chain())?;
+                outcome.map_err(|error| chain(&error))?;
                 Ok(self.resolved(&repository))
             }
             ControlRequest::RegisterClone { repo, directory } => {
@@ -340,7 +341,7 @@ impl ControlConnection {
         tokio::pin!(work);
         loop {
             tokio::select! {
-                outcome = &mut work => return outcome.map_err(|error| error.chain()),
+                outcome = &mut work => return outcome.map_err(|error| chain(&error)),
                 () = tokio::time::sleep(PROGRESS_PERIOD) => {
                     let failure = self.repositories.failure(repo);
                     let text = failure.unwrap_or_else(|| format!("looking up {repo}"));

@@ -10,9 +10,9 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
@@ -106,7 +106,7 @@ impl ControlSocket {
 
     /// Leaves the file to the process that goes on listening on the socket.
     pub(super) fn leave_file(&self) {
-        *self.ino.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.ino.lock() = None;
     }
 }
 
@@ -114,7 +114,7 @@ impl Drop for ControlSocket {
     fn drop(&mut self) {
         // The kernel may have given the number of an unmounted filesystem to a new mount, and this
         // may be the socket of that mount.
-        let ino = self.ino.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let ino = self.ino.get_mut();
         if ino.is_some() && *ino == ino_of(&self.directory, &self.name) {
             fs::remove_file(self.directory.join(&self.name)).ok();
         }

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use reqwest::Client;
 use tracing::{info, warn};
 
@@ -66,7 +66,7 @@ impl Clients {
     /// Returns a client that may use a kept connection, and the number that [`Clients::drop_kept`]
     /// takes.
     pub(super) fn kept(&self) -> (Client, u64) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         if kept.is_elsewhere() {
             info!("The network or the clock changed: dropping the connections to the daemons");
             kept.renew();
@@ -76,7 +76,7 @@ impl Clients {
 
     /// Drops the idle connections, unless that happened since [`Clients::kept`] returned `drops`.
     pub(super) fn drop_kept(&self, drops: u64) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         if kept.drops == drops {
             kept.renew();
         }
@@ -84,16 +84,12 @@ impl Clients {
 
     /// Notes that a daemon answered from `address`.
     pub(super) fn note_address(&self, address: SocketAddr) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         if kept.routes.len() < MAX_WATCHED {
             kept.routes
                 .entry(address)
                 .or_insert_with(|| local_address(address));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,7 +161,7 @@ mod tests {
 
     /// Pretends that the machine slept for `slept` since the last request.
     fn sleep(clients: &Clients, slept: Duration) {
-        clients.lock().clock.wall -= slept;
+        clients.kept.lock().clock.wall -= slept;
     }
 
     #[test]
@@ -189,7 +185,7 @@ mod tests {
 
         // As it was before an interface went.
         let other = Some(IpAddr::from([192, 0, 2, 1]));
-        clients.lock().routes.insert(daemon, other);
+        clients.kept.lock().routes.insert(daemon, other);
 
         assert_eq!(clients.kept().1, 1);
         assert_eq!(clients.kept().1, 1);

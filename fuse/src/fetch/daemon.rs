@@ -1,8 +1,9 @@
 //! One daemon of a source: its URL, and what earlier requests taught about it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -38,20 +39,20 @@ impl Daemon {
     /// Notes that a request was not answered for seconds, while others may have been.
     pub(super) fn note_silence(&self) {
         let url = &self.url;
-        let before = self.lock().replace(Instant::now() + LAST_FOR);
+        let before = self.last_until.lock().replace(Instant::now() + LAST_FOR);
         if before.is_none() && !self.is_only {
             info!(daemon = url, "{url} is silent: asking other daemons first");
         }
     }
 
     pub(super) fn note_answer(&self) {
-        *self.lock() = None;
+        *self.last_until.lock() = None;
     }
 
     /// Returns whether other daemons are asked first. When the time is over, that ends for one
     /// caller in [`LAST_FOR`] only: as long as the daemon is silent, it costs that caller seconds.
     fn goes_last(&self) -> bool {
-        let mut until = self.lock();
+        let mut until = self.last_until.lock();
         let now = Instant::now();
         match *until {
             None => false,
@@ -61,12 +62,6 @@ impl Daemon {
                 false
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.last_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,7 +96,7 @@ mod tests {
         daemons[0].note_silence();
         assert_eq!((order(0), order(1)), ("bca".into(), "bca".into()));
 
-        *daemons[0].lock() = Some(Instant::now());
+        *daemons[0].last_until.lock() = Some(Instant::now());
         assert_eq!((order(0), order(0)), ("abc".into(), "bca".into()));
 
         daemons[0].note_answer();

@@ -1,13 +1,14 @@
 //! A source of archives in memory, with faults that a test chooses.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cachewfs_format::api::RefreshAnswer;
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::source::BoxFuture;
@@ -92,7 +93,7 @@ impl ScriptedSource {
 
     /// Makes another archive the current one. The old one can still be read.
     pub(crate) fn publish(&self, archive: crate::testing::Archive) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let old = std::mem::replace(&mut state.archive, archive.bytes.into());
         let old_snapshot = state.snapshot.to_string();
         state.old_archives.push((old_snapshot, old));
@@ -102,24 +103,24 @@ impl ScriptedSource {
 
     /// Makes the next requests for ranges fail with these faults, one fault for each request.
     pub(crate) fn fail_with(&self, faults: impl IntoIterator<Item = RangeFault>) {
-        self.state.lock().unwrap().faults.extend(faults);
+        self.state.lock().faults.extend(faults);
     }
 
     /// Sets the state of the daemon.
     pub(crate) fn set_daemon(&self, daemon: DaemonState) {
-        self.state.lock().unwrap().daemon = daemon;
+        self.state.lock().daemon = daemon;
     }
 
     /// Returns what the daemon was asked for since the last call, apart from ranges: names of
     /// repositories, and `hosts` with the purpose.
     pub(crate) fn take_asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.state.lock().unwrap().asked)
+        std::mem::take(&mut self.state.lock().asked)
     }
 
     /// Counts a request, and fails or waits as the state of the daemon says.
     async fn answer(&self, asked: &str) -> Result<(), FetchError> {
         let daemon = {
-            let mut state = self.state.lock().unwrap();
+            let mut state = self.state.lock();
             state.asked.push(asked.to_owned());
             let daemon = state.daemon;
             if let DaemonState::Preparing(requests) = &mut state.daemon {
@@ -147,7 +148,7 @@ impl ScriptedSource {
 
     /// Returns the ranges that were requested since the last call: start and length.
     pub(crate) fn take_requests(&self) -> Vec<(u64, u64)> {
-        std::mem::take(&mut self.state.lock().unwrap().requests)
+        std::mem::take(&mut self.state.lock().requests)
     }
 }
 
@@ -168,7 +169,7 @@ impl ArchiveSource for ScriptedSource {
                     message: "not scripted".to_owned(),
                 });
             }
-            let state = self.state.lock().unwrap();
+            let state = self.state.lock();
             if etag == Some(state.etag.as_str()) {
                 return Ok(TailAnswer::Unchanged);
             }
@@ -188,7 +189,7 @@ impl ArchiveSource for ScriptedSource {
 
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<BodyStream, FetchError>> {
         let (bytes, fault) = {
-            let mut state = self.state.lock().unwrap();
+            let mut state = self.state.lock();
             let range = request.range.clone();
             state.requests.push((range.start, range.end - range.start));
             let place = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
@@ -248,7 +249,7 @@ impl ArchiveSource for ScriptedSource {
         &'a self,
         _repo: &'a RepoName,
     ) -> BoxFuture<'a, Result<RefreshAnswer, FetchError>> {
-        let snapshot = self.state.lock().unwrap().snapshot;
+        let snapshot = self.state.lock().snapshot;
         Box::pin(async move {
             Ok(RefreshAnswer {
                 snapshot,

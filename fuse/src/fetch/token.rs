@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::header::HeaderValue;
 use tracing::warn;
 
@@ -68,7 +68,7 @@ impl DaemonToken {
             Self::File { path, read } => (path, read),
             Self::Secret(value) => return value.clone(),
         };
-        let mut last = read_last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = read_last.lock();
         if last.1.elapsed() >= REREAD_INTERVAL {
             // Also if reading fails: then one warning for each interval, not one for each request.
             last.1 = Instant::now();

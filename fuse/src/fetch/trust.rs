@@ -10,9 +10,9 @@
 //!    └──────────────────────────── success ────────────────────────────────┘
 //! ```
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 /// How long after a first failure no direct read is offered. It doubles with each further failure.
@@ -56,7 +56,7 @@ impl Trust {
     /// After a failure, it returns `Trial` to one caller in each backoff. If that caller then makes
     /// no direct read, it calls [`Trust::note_unused`].
     pub(super) fn offer(&self) -> DirectOffer {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let now = Instant::now();
         match state.retry_at {
             None => DirectOffer::Open,
@@ -73,7 +73,7 @@ impl Trust {
 
     /// Notes that the caller who got the `Trial` made no direct read.
     pub(super) fn note_unused(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         // The daemon failed or sent the bytes itself, which says nothing about the bucket. So the
         // next request may try at once.
         if state.retry_at.is_some() {
@@ -83,7 +83,7 @@ impl Trust {
 
     /// Notes that a direct read receives an answer.
     pub(super) fn note_reading(&self) {
-        self.lock().read_at = Some(Instant::now());
+        self.0.lock().read_at = Some(Instant::now());
     }
 
     /// Notes that verification found wrong bytes. They count as a failure after a recent direct
@@ -91,7 +91,7 @@ impl Trust {
     pub(super) fn note_broken(&self, daemon: &str) {
         // The verifier doesn't know which source sent a byte. `take` blames one direct read once:
         // while the daemon itself sends wrong bytes afterwards, the bucket isn't blamed for them.
-        let read_at = self.lock().read_at.take();
+        let read_at = self.0.lock().read_at.take();
         if read_at.is_some_and(|at| at.elapsed() < FIRST_BACKOFF) {
             self.note_failure(daemon, &WrongBytes);
         }
@@ -99,7 +99,7 @@ impl Trust {
 
     /// Notes that a direct read got all of its bytes: the next requests may try, too.
     pub(super) fn note_success(&self, daemon: &str) {
-        if self.lock().retry_at.take().is_some() {
+        if self.0.lock().retry_at.take().is_some() {
             // `failed_at` stays: if direct reads fail again soon, the backoff goes on doubling.
             info!(daemon, "Direct reads by {daemon} work again");
         }
@@ -107,7 +107,7 @@ impl Trust {
 
     /// Notes that a direct read failed, and starts a backoff.
     pub(super) fn note_failure(&self, daemon: &str, error: &(dyn std::error::Error + 'static)) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let now = Instant::now();
         // One outage fails all direct reads in flight. They report within the first half of the
         // backoff, and must not double it each. The failure of a half-open try comes later: it
@@ -143,14 +143,10 @@ impl Trust {
     /// Pretends that the backoff has passed.
     #[cfg(test)]
     pub(super) fn skip_backoff(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let backoff = state.backoff;
         state.retry_at = Some(Instant::now());
         state.failed_at = state.failed_at.and_then(|at| at.checked_sub(backoff));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, TrustState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,16 +194,16 @@ mod tests {
         for _ in 0..5 {
             fail(&trust);
         }
-        assert_eq!(trust.lock().backoff, FIRST_BACKOFF);
+        assert_eq!(trust.0.lock().backoff, FIRST_BACKOFF);
 
         trust.skip_backoff();
         assert_eq!(trust.offer(), DirectOffer::Trial);
         fail(&trust);
-        assert_eq!(trust.lock().backoff, FIRST_BACKOFF * 2);
+        assert_eq!(trust.0.lock().backoff, FIRST_BACKOFF * 2);
         for _ in 0..9 {
             trust.skip_backoff();
             fail(&trust);
         }
-        assert_eq!(trust.lock().backoff, LONGEST_BACKOFF);
+        assert_eq!(trust.0.lock().backoff, LONGEST_BACKOFF);
     }
 }

@@ -6,10 +6,11 @@
 //! snapshot, or is dropped afterwards.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 
 use super::lookup::{DOT_GIT, INDEX, join, top_of, tree_file, tree_root, work_tree_node};
 use super::{Area, Attr, Fs, Ino, Node, Tree};
@@ -78,17 +79,13 @@ pub(super) struct OpenDirectory {
 impl OpenDirectories {
     /// Returns the next handle, and all open directories by handle.
     pub(super) fn all(&self) -> (u64, HashMap<u64, OpenDirectory>) {
-        (self.next.load(Ordering::Relaxed), self.open().clone())
+        (self.next.load(Ordering::Relaxed), self.open.lock().clone())
     }
 
     /// Takes over the open directories of another process.
     pub(super) fn restore(&self, next: u64, directories: Vec<(u64, OpenDirectory)>) {
         self.next.store(next, Ordering::Relaxed);
-        self.open().extend(directories);
-    }
-
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, OpenDirectory>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().extend(directories);
     }
 }
 
@@ -98,7 +95,7 @@ impl Fs {
         self.inodes.get(ino)?;
         let handle = self.open_directories.next.fetch_add(1, Ordering::Relaxed);
         let directory = OpenDirectory { ino, listing: None };
-        self.open_directories.open().insert(handle, directory);
+        self.open_directories.open.lock().insert(handle, directory);
         Ok(handle)
     }
 
@@ -112,7 +109,7 @@ impl Fs {
         (ino, handle): (Ino, u64),
         offset: u64,
     ) -> Result<Arc<Listing>, FsError> {
-        let known = self.open_directories.open().get(&handle).cloned();
+        let known = self.open_directories.open.lock().get(&handle).cloned();
         // A process that was killed may have opened it. If the directory is still the same, its new
         // listing has the same order.
         let directory = known.unwrap_or(OpenDirectory { ino, listing: None });
@@ -120,7 +117,7 @@ impl Fs {
             return Ok(listing);
         }
         let listing = Arc::new(self.list(directory.ino).await?);
-        if let Some(directory) = self.open_directories.open().get_mut(&handle) {
+        if let Some(directory) = self.open_directories.open.lock().get_mut(&handle) {
             directory.listing = Some(Arc::clone(&listing));
         }
         Ok(listing)
@@ -161,7 +158,7 @@ impl Fs {
 
     /// Closes a directory.
     pub(crate) fn releasedir(&self, handle: u64) {
-        self.open_directories.open().remove(&handle);
+        self.open_directories.open.lock().remove(&handle);
     }
 
     async fn children(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, FsError> {

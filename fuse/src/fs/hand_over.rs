@@ -1,7 +1,7 @@
 //! Writes down what the kernel knows of a file system, and rebuilds it in another process.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::directory::{DirectoryEntry, Listing, MadeFrom, OpenDirectory};
 use super::inode::InodeChanges;
@@ -72,7 +72,7 @@ impl Fs {
         }
         let mut backing = Vec::new();
         for (place, segment) in saver.segments().iter().enumerate() {
-            let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut opens = segment.opens.lock();
             if let Some(id) = opens.detach() {
                 backing.push((place, id));
             }
@@ -110,11 +110,7 @@ impl Fs {
         loader: &Loader,
     ) -> Result<(), HandOverError> {
         for (place, id) in state.backing {
-            let mut opens = loader
-                .segment(place)?
-                .opens
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut opens = loader.segment(place)?.opens.lock();
             opens.backing = Some(Backing::Detached(id));
         }
         let mut files = Vec::new();
@@ -129,7 +125,7 @@ impl Fs {
                 },
             };
             if let Some(segment) = file.segment() {
-                let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut opens = segment.opens.lock();
                 opens.count += 1;
                 if let Some(journal) = &self.journal {
                     journal.note(&OpenSegment {

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, PoisonError};
 
 use cachewfs_format::inode_of;
+use parking_lot::Mutex;
 
 use super::{Area, Node};
 use crate::error::FsError;
@@ -53,7 +53,7 @@ impl InodeTable {
                 prefix: String::new(),
             });
         }
-        let inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inodes = self.0.lock();
         let inode = inodes.get(&ino).ok_or(FsError::UnknownInode { ino })?;
         Ok(inode.node.clone())
     }
@@ -63,7 +63,7 @@ impl InodeTable {
         if ino == ROOT_INO {
             return;
         }
-        let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inodes = self.0.lock();
         match inodes.entry(ino) {
             Entry::Occupied(mut known) => {
                 known.get_mut().lookups += 1;
@@ -79,7 +79,7 @@ impl InodeTable {
 
     /// Returns the changes since the table had the inodes and lookups in `sent`.
     pub(super) fn changes_since(&self, sent: &HashMap<Ino, u64>) -> InodeChanges {
-        let inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inodes = self.0.lock();
         let (mut new, mut recounted) = (Vec::new(), Vec::new());
         for (&ino, inode) in inodes.iter() {
             match sent.get(&ino) {
@@ -95,7 +95,7 @@ impl InodeTable {
 
     /// Takes over inodes with the lookups that another process counted.
     pub(super) fn restore(&self, changes: InodeChanges) {
-        let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inodes = self.0.lock();
         for (ino, lookups) in changes.recounted {
             if lookups == 0 {
                 inodes.remove(&ino);
@@ -109,13 +109,13 @@ impl InodeTable {
 
     /// Returns the number of inodes.
     pub(super) fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.0.lock().len()
     }
 
     /// Adds inodes that the kernel may know. One lookup is counted for each: the kernel forgets all
     /// lookups of an inode at once.
     pub(super) fn assume(&self, nodes: impl IntoIterator<Item = Node>) {
-        let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inodes = self.0.lock();
         for node in nodes {
             let ino = node.ino();
             inodes.entry(ino).or_insert(Inode { node, lookups: 1 });
@@ -124,7 +124,7 @@ impl InodeTable {
 
     /// Records that the kernel has forgotten `count` lookups of an inode. Removes it with the last.
     pub(super) fn forget(&self, ino: Ino, count: u64) {
-        let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inodes = self.0.lock();
         if let Entry::Occupied(mut known) = inodes.entry(ino) {
             known.get_mut().lookups = known.get().lookups.saturating_sub(count);
             if known.get().lookups == 0 {

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::{Fs, Ino, Node};
 use crate::error::FsError;
@@ -32,14 +34,14 @@ pub(super) struct OpenFiles {
 impl OpenFiles {
     /// Returns the next handle, and all open files by handle.
     pub(super) fn all(&self) -> (u64, HashMap<u64, OpenFile>) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.lock();
         (self.next.load(Ordering::Relaxed), open.clone())
     }
 
     /// Takes over the open files of another process.
     pub(super) fn restore(&self, next: u64, files: Vec<(u64, OpenFile)>) {
         self.next.store(next, Ordering::Relaxed);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         open.extend(files);
     }
 }
@@ -96,21 +98,13 @@ impl Fs {
             segment.note_use();
         }
         let handle = self.open_files.next.fetch_add(1, Ordering::Relaxed);
-        self.open_files
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(handle, file);
+        self.open_files.open.lock().insert(handle, file);
         handle
     }
 
     /// Returns the open file of a handle.
     pub(crate) fn opened(&self, handle: u64) -> Result<OpenFile, FsError> {
-        let open = self
-            .open_files
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let open = self.open_files.open.lock();
         open.get(&handle)
             .cloned()
             .ok_or(FsError::UnknownInode { ino: handle })
@@ -138,10 +132,6 @@ impl Fs {
 
     /// Closes a file. Returns it, or `None` if the handle isn't known.
     pub(crate) fn release(&self, handle: u64) -> Option<OpenFile> {
-        self.open_files
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&handle)
+        self.open_files.open.lock().remove(&handle)
     }
 }

@@ -1,9 +1,10 @@
 //! Notes how calls ended: in the log, and for `cachewfs status`.
 
+use cachewfs_base::chain;
 use tracing::warn;
 
 use super::{Fs, Ino};
-use crate::error::{FsError, chain};
+use crate::error::FsError;
 
 impl Fs {
     /// Notes that a call which reads the file or directory `ino` failed with `error`, or that it

@@ -1,14 +1,14 @@
 //! Finds out what the kernel may know of a mount whose process was killed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
+use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::SegmentId;
 
 use super::lookup::{INDEX, top_of, tree_file, work_tree_node};
 use super::open::OpenFile;
 use super::{Area, Fs, Node, Tree};
-use crate::clock;
 use crate::passthrough::Backing;
 use crate::recovery::OpenSegment;
 use crate::repository::Repository;
@@ -62,7 +62,7 @@ impl Fs {
             let Some(&segment) = known.get(&open.segment) else {
                 continue;
             };
-            let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut opens = segment.opens.lock();
             opens.count += 1;
             if let Some(id) = open.backing {
                 opens.backing = Some(Backing::Detached(id));
@@ -73,7 +73,7 @@ impl Fs {
             files.push((open.handle, OpenFile::Segment(Arc::clone(segment))));
         }
         // Above all handles that an earlier process gave.
-        let next = clock::now() << 24;
+        let next = seconds_since_epoch() << 24;
         self.open_files.restore(next, files);
         self.open_directories.restore(next, Vec::new());
     }

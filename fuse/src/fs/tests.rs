@@ -217,7 +217,7 @@ async fn packs_are_in_the_bare_repository_at_each_of_its_paths() {
     // A program that reads every file must not fetch the packs.
     let organisation = walk(fs, &["host", "org"]).await.unwrap();
     assert_eq!(names(fs, organisation.ino).await[2..], ["repo"]);
-    assert_eq!(source.take_asked(), ["hosts", "host/org", REPO]);
+    assert_eq!(source.take_asked(), ["hosts (Demand)", "host/org", REPO]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,7 +238,7 @@ async fn the_bare_repository_of_an_absent_one_is_absent_without_a_second_request
         assert!(matches!(error, FsError::NoEntry), "{path:?}: {error}");
     }
 
-    let asked = ["hosts", "host/org", "host/org/absent", REPO];
+    let asked = ["hosts (Demand)", "host/org", "host/org/absent", REPO];
     assert_eq!(source.take_asked(), asked);
 }
 

@@ -13,9 +13,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Mutex, PoisonError};
 
 use cachewfs_format::{Digest, SegmentId};
+use parking_lot::Mutex;
 
 /// The length of a number and of the id of a segment in a slot, in bytes.
 const NUMBER_LEN: usize = 8;
@@ -60,7 +60,7 @@ impl OpenJournal {
 
     /// Writes an open down.
     pub(crate) fn note(&self, open: &OpenSegment) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         let next = slots.used.len() as u64;
         let slot = slots.free.pop().unwrap_or(next);
         slots.used.insert(open.handle, slot);
@@ -76,7 +76,7 @@ impl OpenJournal {
 
     /// Strikes an open out.
     pub(crate) fn forget(&self, handle: u64) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         if let Some(slot) = slots.used.remove(&handle) {
             slots.free.push(slot);
             let unused = [0; NUMBER_LEN];

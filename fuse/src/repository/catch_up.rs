@@ -15,19 +15,18 @@
 //! after the switch keeps its entry in the kernel, so that no process loses its current directory.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use cachewfs_base::{chain, jitter, seconds_since_epoch};
 use cachewfs_format::SnapshotId;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::load::FirstPoll;
 use super::{RepoError, Repositories, Repository, View};
-use crate::clock;
 use crate::fetch::{TailAnswer, current_tail};
-use crate::jitter::jitter;
 use crate::segment::{Segment, fetch_whole};
 use crate::traffic::Purpose;
 use crate::view::{Generation, LoadError, StaticTree};
@@ -82,7 +81,7 @@ impl Repositories {
         let outcome = self.catch_up_alone(repository).await;
         let outcome =
             outcome.map_err(|error| RepoError::from_load(repository.name.as_str(), error));
-        let error = outcome.as_ref().err().map(RepoError::chain);
+        let error = outcome.as_ref().err().map(|error| chain(error));
         let is_new = repository.note_error(error.clone());
         // An outage is logged once for all repositories, and another error once for each.
         if let Some(error) = error
@@ -101,7 +100,9 @@ impl Repositories {
             self.drop_kept(&repository.name);
         }
         if outcome.is_ok() {
-            repository.checked_at.store(clock::now(), Ordering::Relaxed);
+            repository
+                .checked_at
+                .store(seconds_since_epoch(), Ordering::Relaxed);
         }
         outcome
     }
@@ -245,10 +246,7 @@ impl Repository {
     /// Returns `objects`, and those files of `shown` that left the snapshot less than
     /// [`SUPERSEDED_GRACE`] ago.
     fn with_superseded(&self, objects: &StaticTree, shown: &StaticTree) -> StaticTree {
-        let mut superseded = self
-            .superseded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut superseded = self.superseded.lock();
         let now = Instant::now();
         let mut kept = HashMap::new();
         let mut combined = objects.clone();

@@ -102,23 +102,6 @@ impl RepoError {
             Self::NotFound { .. } | Self::NotReady { .. } | Self::Load { .. } => false,
         }
     }
-
-    /// Returns the error and its causes in one line.
-    pub(crate) fn chain(&self) -> String {
-        chain(self)
-    }
-}
-
-/// Returns an error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Returns whether an error code of the daemon means that the repository doesn't exist for this

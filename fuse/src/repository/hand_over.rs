@@ -1,16 +1,17 @@
 //! Writes down the repositories that a mount shows, and shows them again in another process.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cachewfs_base::chain;
 use cachewfs_format::{RepoName, Toc};
+use parking_lot::{Mutex, RwLock};
 
 use super::load::FirstPoll;
 use super::{Repositories, Repository, View};
-use crate::error::chain;
 use crate::fetch::Tail;
 use crate::fs::{Ino, Node, Tree};
 use crate::hand_over::{
@@ -134,8 +135,7 @@ impl Repositories {
             known.note_error(state.last_error.clone());
             known.catch_ups.store(state.catch_ups, Ordering::Relaxed);
             known.checked_at.store(state.checked_at, Ordering::Relaxed);
-            let left = known.superseded.lock();
-            *left.unwrap_or_else(PoisonError::into_inner) = superseded;
+            *known.superseded.lock() = superseded;
             return Ok(known);
         }
         let repository = Arc::new(Repository {
@@ -222,11 +222,7 @@ fn save(repository: &Arc<Repository>, saver: &mut Saver) -> Result<RepositorySta
         objects,
     } = repository.view();
     let (_, toc) = generation.toc.encode().map_err(HandOverError::state)?;
-    let left = repository
-        .superseded
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let left = repository.superseded.lock().clone();
     let mut superseded = Vec::new();
     for (path, file) in objects.files() {
         if generation.objects.get(path).is_none() {

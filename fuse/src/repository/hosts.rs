@@ -1,12 +1,13 @@
 //! The hosts that the daemons mirror from: an old list at once, a newer one behind it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cachewfs_base::jitter;
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::{RepoError, Repositories};
-use crate::jitter::jitter;
 use crate::traffic::Purpose;
 
 /// How long the list of hosts is used before it is fetched again.
@@ -40,23 +41,19 @@ impl Hosts {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, HostsState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes over the list of another process.
     pub(super) fn restore(&self, list: Vec<String>) {
-        self.state().list = Some(Arc::new(list));
+        self.state.lock().list = Some(Arc::new(list));
     }
 
     /// Returns the list, however old it is.
     pub(super) fn known(&self) -> Option<Arc<Vec<String>>> {
-        self.state().list.clone()
+        self.state.lock().list.clone()
     }
 
     /// Returns what the daemons answered, if that is recent.
     fn recent(&self) -> Option<Result<Arc<Vec<String>>, RepoError>> {
-        let state = self.state();
+        let state = self.state.lock();
         let (at, error) = state.answered.as_ref()?;
         if at.elapsed() >= HOSTS_TTL {
             return None;
@@ -73,7 +70,7 @@ impl Hosts {
 impl Hosts {
     /// Makes the list older.
     pub(super) fn age(&self, by: Duration) {
-        if let Some((at, _)) = &mut self.state().answered {
+        if let Some((at, _)) = &mut self.state.lock().answered {
             *at -= by;
         }
     }
@@ -130,7 +127,7 @@ impl Repositories {
     async fn ask_for_hosts(&self, purpose: Purpose) -> Result<Arc<Vec<String>>, RepoError> {
         let source = &self.segments.backend().source;
         let answer = self.reachability.observe(source.hosts(purpose)).await;
-        let mut state = self.hosts.state();
+        let mut state = self.hosts.state.lock();
         match answer {
             Ok(list) => {
                 let list = Arc::new(list);

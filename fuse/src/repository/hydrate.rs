@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cachewfs_base::Backoff;
 use cachewfs_format::{RepoName, Role, SnapshotPart};
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -22,11 +23,11 @@ use crate::view::Generation;
 /// How long hydration waits after a lookup or a catch-up before it begins. The reads that follow a
 /// first lookup then come first.
 const HYDRATION_DELAY: Duration = Duration::from_millis(300);
-/// How long the mount waits before it fetches the rest of a pin again for the first time. Each
-/// further pause is twice as long.
-const FIRST_PIN_PAUSE: Duration = Duration::from_mins(1);
-/// At most this long a pause before the rest of a pin is fetched again.
-const LONGEST_PIN_PAUSE: Duration = Duration::from_hours(1);
+/// How long the mount waits before it fetches the rest of a pin again.
+const PIN_BACKOFF: Backoff = Backoff {
+    first: Duration::from_mins(1),
+    longest: Duration::from_hours(1),
+};
 /// At most this many small segments are fetched in one step. Neighbours among them share requests.
 const MAX_BATCH_SEGMENTS: usize = 64;
 
@@ -109,7 +110,7 @@ impl Repositories {
                 let is_current = Arc::ptr_eq(&repository.view().generation, &generation);
                 is_current && repositories.is_pinned(&repository.name)
             };
-            let mut pause = FIRST_PIN_PAUSE;
+            let mut failures = 0;
             while is_wanted() {
                 let part = SnapshotPart::All;
                 let fetched = repositories.fetch_part(&generation, part, is_wanted, |_, _| ());
@@ -120,6 +121,9 @@ impl Repositories {
                     }
                     return;
                 };
+                // On a full disk, each attempt fetches some bytes in vain.
+                failures += 1;
+                let pause = PIN_BACKOFF.doubled(failures);
                 warn!(
                     %repo,
                     error = &error as &dyn std::error::Error,
@@ -127,8 +131,6 @@ impl Repositories {
                     pause.as_secs()
                 );
                 sleep(pause).await;
-                // On a full disk, each attempt fetches some bytes in vain.
-                pause = (pause * 2).min(LONGEST_PIN_PAUSE);
             }
         };
         let tasks = &backend.tasks;

@@ -10,17 +10,18 @@
 //! The half second keeps a mount on a good network from showing an old state first: the daemon may
 //! have deleted that snapshot, so its missing chunks could not be fetched.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::{ArchiveKind, RepoName, api};
+use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 use tracing::info;
 
 use super::{Repositories, Repository, View};
 use crate::cache::{KeptHeader, KeptSnapshot};
-use crate::clock;
 use crate::fetch::{FetchError, Tail, TailAnswer, current_tail};
 use crate::traffic::Purpose;
 use crate::view::{Generation, LoadError, TAIL_LEN};
@@ -50,7 +51,7 @@ impl Repositories {
                 FetchError::Status { url, status: 304 }
             })?;
             self.keep(name, &generation, &tail);
-            let repository = repository(name, generation, clock::now());
+            let repository = repository(name, generation, seconds_since_epoch());
             self.start_following(&repository, FirstPoll::Later);
             return Ok(repository);
         };
@@ -58,14 +59,14 @@ impl Repositories {
             let etag = kept.generation.etag.clone();
             match timeout(KEPT_PATIENCE, self.load_newest(name, Some(&etag))).await {
                 Ok(Ok(Some((generation, tail)))) => {
-                    let repository = repository(name, generation, clock::now());
+                    let repository = repository(name, generation, seconds_since_epoch());
                     self.keep_new(&repository, tail);
                     self.start_following(&repository, FirstPoll::Later);
                     return Ok(repository);
                 }
                 Ok(Ok(None)) => {
                     self.keep(name, &kept.generation, &kept.tail);
-                    let repository = repository(name, kept.generation, clock::now());
+                    let repository = repository(name, kept.generation, seconds_since_epoch());
                     self.start_following(&repository, FirstPoll::Later);
                     return Ok(repository);
                 }
@@ -165,7 +166,7 @@ impl Repositories {
                 etag: generation.etag.clone(),
                 archive_len: generation.archive_len,
                 notice: generation.notice.clone(),
-                checked_at: clock::now(),
+                checked_at: seconds_since_epoch(),
                 needs: generation.needed_segments(),
             },
             tail: tail.bytes.clone(),

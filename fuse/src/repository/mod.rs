@@ -31,11 +31,12 @@ pub(crate) use names::is_probed;
 pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use cachewfs_format::RepoName;
+use parking_lot::{Mutex, RwLock};
 
 use crate::view::{Generation, StaticTree};
 
@@ -71,41 +72,32 @@ pub(crate) struct View {
 impl Repository {
     /// Returns the current view. It stays consistent while the repository switches.
     pub(crate) fn view(&self) -> View {
-        self.view
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.view.read().clone()
     }
 
     fn show(&self, view: View) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        *self.view.write() = view;
     }
 
     /// Returns the error of the last poll, or `None` if it succeeded.
     fn last_error(&self) -> Option<String> {
-        let last = self.last_error.lock();
-        last.unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_error.lock().clone()
     }
 
     /// Returns why hydration fetches nothing, or `None` if it does.
     fn unhydrated(&self) -> Option<String> {
-        let unhydrated = self.unhydrated.lock();
-        unhydrated.unwrap_or_else(PoisonError::into_inner).clone()
+        self.unhydrated.lock().clone()
     }
 
     /// Notes why hydration fetches nothing, or that it does.
     fn note_unhydrated(&self, reason: Option<String>) {
-        let unhydrated = self.unhydrated.lock();
-        *unhydrated.unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.unhydrated.lock() = reason;
     }
 
     /// Notes the error of the last poll, or that it succeeded. Returns whether the error is another
     /// one than before.
     fn note_error(&self, error: Option<String>) -> bool {
-        let mut last = self
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_error.lock();
         let is_new = *last != error;
         *last = error;
         is_new

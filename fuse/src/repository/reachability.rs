@@ -1,8 +1,9 @@
 //! Whether the daemons answer. One request that fails teaches the lookups after it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use cachewfs_base::chain;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -74,7 +75,7 @@ impl Reachability {
             Err(error) if is_unreachable(error) => {
                 let was_slow = started_at.elapsed() > REFUSAL_TTL;
                 let ttl = if was_slow { SILENCE_TTL } else { REFUSAL_TTL };
-                self.note_outage(super::error::chain(error), (started_at, ttl));
+                self.note_outage(chain(error), (started_at, ttl));
             }
             // The mount ends: this tells nothing about the daemons.
             Err(FetchError::Ending) => {}
@@ -88,7 +89,7 @@ impl Reachability {
             answered_at: Some(Instant::now()),
             ..State::default()
         };
-        let before = std::mem::replace(&mut *self.state(), now);
+        let before = std::mem::replace(&mut *self.state.lock(), now);
         if before.outage.is_some() {
             info!("A daemon answers again");
         }
@@ -97,7 +98,7 @@ impl Reachability {
     /// Notes that a request which began at `started_at` got no answer. Other lookups believe that
     /// for `ttl`.
     fn note_outage(&self, reason: String, (started_at, ttl): (Instant, Duration)) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.answered_at.is_some_and(|at| at > started_at) {
             // The daemons answered another request since: the outage is over, or there is none, and
             // only this request takes long.
@@ -118,19 +119,19 @@ impl Reachability {
 
     /// Notes that a lookup did not wait any longer for the daemons' answer.
     pub(super) fn note_slow(&self) {
-        self.state().slow_at = Some(Instant::now());
+        self.state.lock().slow_at = Some(Instant::now());
     }
 
     /// Returns whether a lookup that can be answered from disk should not wait for the daemons.
     pub(super) fn is_doubtful(&self) -> bool {
-        let state = self.state();
+        let state = self.state.lock();
         let was_slow = state.slow_at.is_some_and(|at| at.elapsed() < SILENCE_TTL);
         was_slow || state.outage.is_some()
     }
 
     /// Returns the error for a lookup that needs the daemons, or `None` if it should ask them.
     pub(super) fn recent_outage(&self) -> Option<RepoError> {
-        let state = self.state();
+        let state = self.state.lock();
         let outage = state.outage.as_ref()?;
         (Instant::now() < outage.believed_until).then(|| RepoError::Offline {
             reason: outage.failure.reason.clone(),
@@ -139,7 +140,8 @@ impl Reachability {
 
     /// Returns since when the daemons don't answer and why, or `None` if they answered last time.
     pub(crate) fn outage(&self) -> Option<FailureReport> {
-        self.state()
+        self.state
+            .lock()
             .outage
             .as_ref()
             .map(|outage| outage.failure.report())
@@ -147,7 +149,7 @@ impl Reachability {
 
     /// Returns the outage for another process.
     pub(super) fn save(&self) -> Option<OutageState> {
-        let outage = self.state().outage.clone()?;
+        let outage = self.state.lock().outage.clone()?;
         Some(OutageState {
             failure: outage.failure.report(),
             believed_for: outage
@@ -158,7 +160,7 @@ impl Reachability {
 
     /// Takes over the outage that another process noticed.
     pub(super) fn restore(&self, outage: OutageState) {
-        self.state().outage = Some(Outage {
+        self.state.lock().outage = Some(Outage {
             failure: outage.failure.into(),
             // Not longer than this process would believe it.
             believed_until: Instant::now() + outage.believed_for.min(SILENCE_TTL),
@@ -174,15 +176,11 @@ impl Reachability {
     /// Makes all memories older.
     #[cfg(test)]
     pub(super) fn age(&self, by: Duration) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(outage) = &mut state.outage {
             outage.believed_until -= by;
         }
         state.slow_at = state.slow_at.and_then(|at| at.checked_sub(by));
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

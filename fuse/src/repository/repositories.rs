@@ -15,6 +15,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cachewfs_base::chain;
 use cachewfs_format::RepoName;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -101,12 +102,12 @@ impl Repositories {
     /// Returns the names whose last lookup failed recently, each with the error.
     pub(super) fn failed(&self) -> Vec<(RepoName, String)> {
         let failed = self.slots.failed().into_iter();
-        failed.map(|(name, error)| (name, error.chain())).collect()
+        failed.map(|(name, error)| (name, chain(&error))).collect()
     }
 
     /// Returns the error of the last lookup of `name`, or `None` if it did not fail recently.
     pub(crate) fn failure(&self, name: &RepoName) -> Option<String> {
-        self.slots.failure(name).map(|error| error.chain())
+        self.slots.failure(name).map(|error| chain(&error))
     }
 
     /// Forgets that a lookup of `name` failed, so that the next lookup asks the daemon.

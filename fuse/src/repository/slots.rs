@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::{RepoError, Repository};
@@ -46,10 +47,6 @@ struct LookupState {
 }
 
 impl Slots {
-    fn names(&self) -> MutexGuard<'_, Names> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the state of `name`, which begins as unknown. Calls `on_forgotten` with a function
     /// that says which names are still remembered, if others had to be forgotten.
     pub(super) fn slot(
@@ -57,7 +54,7 @@ impl Slots {
         name: &RepoName,
         on_forgotten: impl FnOnce(&dyn Fn(&RepoName) -> bool),
     ) -> Arc<Slot> {
-        let mut names = self.names();
+        let mut names = self.0.lock();
         if names.slots.len() > MAX_FAILED_NAMES && !names.slots.contains_key(name) {
             // A lookup in progress holds a second reference to its slot.
             let is_needed =
@@ -70,12 +67,12 @@ impl Slots {
 
     /// Returns the repository `name` if it is loaded.
     pub(super) fn loaded(&self, name: &RepoName) -> Option<Arc<Repository>> {
-        self.names().slots.get(name)?.repository.get().cloned()
+        self.0.lock().slots.get(name)?.repository.get().cloned()
     }
 
     /// Returns the repositories that are loaded, sorted by name.
     pub(super) fn all_loaded(&self) -> Vec<Arc<Repository>> {
-        let names = self.names();
+        let names = self.0.lock();
         let loaded = names
             .slots
             .values()
@@ -85,7 +82,7 @@ impl Slots {
 
     /// Returns the names whose last lookup failed recently, each with the error.
     pub(super) fn failed(&self) -> Vec<(RepoName, RepoError)> {
-        let names = self.names();
+        let names = self.0.lock();
         let failed = names.slots.iter().filter_map(|(name, slot)| {
             let is_loaded = slot.repository.get().is_some();
             Some((name.clone(), slot.recent_failure().filter(|_| !is_loaded)?))
@@ -95,46 +92,46 @@ impl Slots {
 
     /// Returns the names that were found to be no repositories, but directories.
     pub(super) fn directories(&self) -> Vec<RepoName> {
-        let names = self.names();
+        let names = self.0.lock();
         let directories = names.slots.iter().filter(|(_, slot)| slot.is_directory());
         directories.map(|(name, _)| name.clone()).collect()
     }
 
     /// Returns the error of the last lookup of `name`, or `None` if it did not fail recently.
     pub(super) fn failure(&self, name: &RepoName) -> Option<RepoError> {
-        self.names().slots.get(name)?.recent_failure()
+        self.0.lock().slots.get(name)?.recent_failure()
     }
 
     /// Forgets that a lookup of `name` failed.
     pub(super) fn forget_failure(&self, name: &RepoName) {
-        if let Some(slot) = self.names().slots.get(name) {
+        if let Some(slot) = self.0.lock().slots.get(name) {
             slot.note(None);
         }
     }
 
     /// Notes that `name` is a repository.
     pub(super) fn note_known(&self, name: &RepoName) {
-        self.names().known.insert(name.as_str().to_owned());
+        self.0.lock().known.insert(name.as_str().to_owned());
     }
 
     /// Notes that `name` is no repository any longer.
     pub(super) fn note_unknown(&self, name: &RepoName) {
-        self.names().known.remove(name.as_str());
+        self.0.lock().known.remove(name.as_str());
     }
 
     /// Returns the repositories that are loaded or kept on disk.
     pub(super) fn all_known(&self) -> Vec<String> {
-        self.names().known.iter().cloned().collect()
+        self.0.lock().known.iter().cloned().collect()
     }
 
     /// Returns whether `name` is a repository that is loaded or kept on disk.
     pub(super) fn is_known(&self, name: &str) -> bool {
-        self.names().known.contains(name)
+        self.0.lock().known.contains(name)
     }
 
     /// Returns whether the name of a known repository begins with `prefix` and a slash.
     pub(super) fn has_names_below(&self, prefix: &str) -> bool {
-        let names = self.names();
+        let names = self.0.lock();
         let mut after = names.known.range::<str, _>(from(&format!("{prefix}/")));
         after.next().is_some_and(|name| is_below(name, prefix))
     }
@@ -146,7 +143,7 @@ impl Slots {
         } else {
             format!("{prefix}/")
         };
-        let names = self.names();
+        let names = self.0.lock();
         let below = names.known.range::<str, _>(from(&start));
         let mut found: Vec<String> = below
             .map_while(|name| name.strip_prefix(&start)?.split('/').next())
@@ -169,10 +166,6 @@ fn is_below(name: &str, prefix: &str) -> bool {
 }
 
 impl Slot {
-    fn lookup(&self) -> MutexGuard<'_, LookupState> {
-        self.lookup.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Shows a repository that was loaded otherwise than by a lookup.
     pub(super) fn adopt(&self, repository: &Arc<Repository>) {
         // Fails if a lookup was faster. A mount that adopts serves no lookups yet.
@@ -181,25 +174,25 @@ impl Slot {
 
     /// Notes the error of the last lookup, or that it succeeded.
     pub(super) fn note(&self, error: Option<RepoError>) {
-        self.lookup().failure = error.map(|error| (Instant::now(), error));
+        self.lookup.lock().failure = error.map(|error| (Instant::now(), error));
     }
 
     /// Notes that the name is no repository, and may be the beginning of names.
     pub(super) fn note_directory(&self) {
-        let mut lookup = self.lookup();
+        let mut lookup = self.lookup.lock();
         lookup.is_directory = true;
         lookup.checked_at = Some(Instant::now());
     }
 
     /// Returns whether the name was found to be no repository, however long ago.
     pub(super) fn is_directory(&self) -> bool {
-        self.lookup().is_directory
+        self.lookup.lock().is_directory
     }
 
     /// Returns whether it is time to check again that the name is no repository. If so, counts the
     /// check as made.
     pub(super) fn take_check(&self) -> bool {
-        let mut lookup = self.lookup();
+        let mut lookup = self.lookup.lock();
         let is_due = lookup
             .checked_at
             .is_none_or(|at| at.elapsed() >= ANSWER_TTL);
@@ -217,7 +210,7 @@ impl Slot {
 
     /// Returns the error of the last lookup, unless it is older than [`ANSWER_TTL`].
     fn recent_failure(&self) -> Option<RepoError> {
-        let lookup = self.lookup();
+        let lookup = self.lookup.lock();
         let (at, error) = lookup.failure.as_ref()?;
         (at.elapsed() < ANSWER_TTL).then(|| error.clone())
     }
@@ -227,8 +220,8 @@ impl Slot {
 impl Slots {
     /// Makes all memories older.
     pub(super) fn age(&self, by: Duration) {
-        for slot in self.names().slots.values() {
-            let mut lookup = slot.lookup();
+        for slot in self.0.lock().slots.values() {
+            let mut lookup = slot.lookup.lock();
             if let Some((at, _)) = &mut lookup.failure {
                 *at -= by;
             }

@@ -2,16 +2,16 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::SegmentTable;
 use tracing::debug;
 
 use super::{ReadError, Segment};
 use crate::cache::SegmentFile;
-use crate::clock;
 
 impl Segment {
     /// Returns whether all chunks are in the cache. The first call reads them from the disk, to
@@ -56,7 +56,7 @@ impl Segment {
     /// can't be opened; the segment is then read uncached.
     pub(crate) fn file(&self, table: &SegmentTable) -> Option<Arc<SegmentFile>> {
         let cache = &self.backend.cache;
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock();
         if let Some(file) = file.upgrade() {
             cache.keep_open(&file);
             return Some(file);
@@ -87,7 +87,7 @@ impl Segment {
 
     /// Notes that a reader reads or opens the segment now.
     pub(crate) fn note_use(&self) {
-        self.used_at.store(clock::now(), Ordering::Relaxed);
+        self.used_at.store(seconds_since_epoch(), Ordering::Relaxed);
     }
 
     /// Writes the time of the last use to the cache, where eviction looks at it.
@@ -101,10 +101,7 @@ impl Segment {
 
     /// Returns the cache files, or `None` if they have not been opened yet.
     pub(crate) fn opened_file(&self) -> Option<Arc<SegmentFile>> {
-        self.file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .upgrade()
+        self.file.lock().upgrade()
     }
 
     /// Returns whether all chunks are known to be in the cache and verified. Doesn't look at the
@@ -115,13 +112,13 @@ impl Segment {
 
     /// Returns whether the kernel has the file open and reads it without this process.
     pub(super) fn is_passed_through(&self) -> bool {
-        let opens = self.opens.lock().unwrap_or_else(PoisonError::into_inner);
+        let opens = self.opens.lock();
         opens.backing.is_some()
     }
 
     /// Closes the cache files after they were evicted. The next read opens new ones.
     pub(super) fn forget_files(&self) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock();
         if let Some(evicted) = std::mem::take(&mut *file).upgrade() {
             self.backend.cache.close(&evicted);
         }

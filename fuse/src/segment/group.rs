@@ -52,7 +52,7 @@ pub(crate) async fn fetch_whole(
             if segment.is_cached() {
                 continue;
             }
-            if let Some(failure) = segment.state().failures.of_table() {
+            if let Some(failure) = segment.state.lock().failures.of_table() {
                 return Err(failure);
             }
             // The other caller gave up, for example because its client has gone.

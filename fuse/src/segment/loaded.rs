@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use cachewfs_format::{RepoName, SegmentTable, TocSegment};
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 
 use super::failures::RecentFailures;
@@ -87,13 +88,13 @@ pub(super) struct WholeClaim<'a>(&'a Segment);
 impl WholeClaim<'_> {
     /// Notes that the request failed. The waiters get the error when the claim is dropped.
     pub(super) fn fail(&self, error: &ReadError) {
-        self.0.state().failures.note_table(error.clone());
+        self.0.state.lock().failures.note_table(error.clone());
     }
 }
 
 impl Drop for WholeClaim<'_> {
     fn drop(&mut self) {
-        self.0.state().is_whole_in_flight = false;
+        self.0.state.lock().is_whole_in_flight = false;
         self.0
             .progress
             .send_modify(|count| *count = count.wrapping_add(1));
@@ -136,19 +137,12 @@ impl Segment {
 
     /// Returns the location in the most recently loaded archive that has the segment.
     pub(crate) fn location(&self) -> SegmentLocation {
-        self.location
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.location.lock().clone()
     }
 
     /// Makes later requests fetch the segment from `location`.
     pub(super) fn move_to(&self, location: SegmentLocation) {
-        *self.location.lock().unwrap_or_else(PoisonError::into_inner) = location;
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, FetchState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.location.lock() = location;
     }
 
     /// Returns whether one request fetches the whole segment, with its table.
@@ -178,7 +172,7 @@ impl Segment {
         if let Some(table) = self.cached_table() {
             return Ok(table);
         }
-        if let Some(error) = self.state().failures.of_table() {
+        if let Some(error) = self.state.lock().failures.of_table() {
             return Err(error);
         }
         if self.is_fetched_whole() {
@@ -194,7 +188,7 @@ impl Segment {
             transfer::fetch_verified(self, range, purpose, |bytes| self.accept_table(bytes));
         fetch
             .await
-            .inspect_err(|error| self.state().failures.note_table(error.clone()))
+            .inspect_err(|error| self.state.lock().failures.note_table(error.clone()))
     }
 
     /// Fetches the whole segment. If a request for it is in flight already, waits for that one.
@@ -207,7 +201,7 @@ impl Segment {
             if let Some(table) = self.cached_table() {
                 return Ok(table);
             }
-            if let Some(failure) = self.state().failures.of_table() {
+            if let Some(failure) = self.state.lock().failures.of_table() {
                 return Err(failure);
             }
         };
@@ -219,7 +213,7 @@ impl Segment {
 
     /// Claims all chunks, or returns `None` if a request for any of them is in flight.
     pub(super) fn claim_whole(&self) -> Option<WholeClaim<'_>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if !state.is_idle() {
             return None;
         }
@@ -233,7 +227,7 @@ impl Segment {
         loop {
             // Before the check: a request that ends after it then changes `progress`.
             progress.mark_unchanged();
-            if self.state().is_idle() || progress.changed().await.is_err() {
+            if self.state.lock().is_idle() || progress.changed().await.is_err() {
                 return;
             }
         }

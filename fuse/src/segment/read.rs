@@ -88,7 +88,7 @@ impl Segment {
     fn note_timeout(&self, range: Range<u64>, error: FetchError) -> ReadError {
         let error = ReadError::from(error);
         let table = self.cached_table();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match table {
             Some(table) => state.failures.note(table.chunks_of(range), error.clone()),
             None => state.failures.note_table(error.clone()),
@@ -162,7 +162,7 @@ impl Segment {
         file: &SegmentFile,
         chunks: Range<usize>,
     ) -> Vec<Range<usize>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let mut windows: Vec<Range<usize>> = Vec::new();
         for index in chunks {
             let content = table.content_range(index).unwrap_or_default();
@@ -196,7 +196,7 @@ impl Segment {
         {
             return Ok(Some(file));
         }
-        if let Some(error) = self.state().failures.of(index) {
+        if let Some(error) = self.state.lock().failures.of(index) {
             return Err(error);
         }
         let _waiting = (purpose == Purpose::Demand).then(|| self.backend.count_waiting_reader());
@@ -250,7 +250,7 @@ impl Segment {
     ) -> Claim {
         // The lock is held from the check to the insertion: of readers that race for a chunk,
         // exactly one gets the window.
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.is_in_flight(index) {
             return Claim::InFlight;
         }
@@ -312,7 +312,7 @@ impl Segment {
         {
             return Ok(Arc::new(content));
         }
-        if let Some(error) = self.state().failures.of(index) {
+        if let Some(error) = self.state.lock().failures.of(index) {
             return Err(error);
         }
         let _waiting = (purpose == Purpose::Demand).then(|| self.backend.count_waiting_reader());
@@ -332,7 +332,7 @@ impl Segment {
         })
         .await
         .inspect_err(|error| {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.failures.note(index..index + 1, error.clone());
         })?;
         self.backend.overflow.insert(id, index, content.clone());

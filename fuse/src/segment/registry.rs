@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cachewfs_format::{SegmentId, TocSegment};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -132,7 +133,7 @@ impl Segments {
     /// other. The new record then gets a separate [`Segment`], so that the known one keeps its
     /// length. The cache file belongs to the one that opens it first; the other is read uncached.
     pub(crate) fn intern(&self, record: &TocSegment, location: SegmentLocation) -> Arc<Segment> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let segment = known.get(&record.id).and_then(Weak::upgrade);
         match segment {
             Some(segment) if has_same_lengths(segment.record(), record) => {
@@ -231,7 +232,7 @@ impl Segments {
     }
 
     fn alive(&self) -> Vec<Arc<Segment>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         known.values().filter_map(Weak::upgrade).collect()
     }
 }

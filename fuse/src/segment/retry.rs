@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use cachewfs_base::{Backoff, jitter};
 use tokio::time::{Instant, sleep};
 
 use super::Segment;
@@ -10,10 +11,11 @@ use crate::awake;
 use crate::fetch::FetchError;
 use crate::traffic::Purpose;
 
-/// How long the first backoff lasts at most. Each further failure doubles it.
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-/// How long any backoff lasts at most.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
+/// The backoff after a failed attempt lasts at most this long.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    longest: Duration::from_secs(3),
+};
 /// How long a reader waits while no daemon sends a byte, with the default `read_timeout`.
 ///
 /// A thread that waits for an answer of the mount can't be frozen. The kernel freezes the mount's
@@ -104,8 +106,8 @@ impl<'a> Retry<'a> {
         if !error.is_transient() {
             return Err(error);
         }
-        let doubled = FIRST_BACKOFF.saturating_mul(1 << self.failed.min(10));
-        let pause = crate::jitter::jitter(doubled.min(LONGEST_BACKOFF));
+        let failures = u32::try_from(self.failed + 1).unwrap_or(u32::MAX);
+        let pause = jitter(BACKOFF.doubled(failures));
         if Instant::now() + pause >= self.end() {
             return Err(error);
         }

@@ -59,7 +59,7 @@ pub(super) fn start(
                 "A request for chunks failed"
             );
             let error = ReadError::from(error);
-            let mut state = segment.state();
+            let mut state = segment.state.lock();
             state.history.note_failure();
             if !is_slow {
                 state.failures.note(next..window.end, error.clone());
@@ -75,7 +75,7 @@ pub(super) fn start(
 
 /// Releases a claim and wakes all waiters of the segment.
 pub(super) fn release(segment: &Segment, window: Range<usize>) {
-    let mut state = segment.state();
+    let mut state = segment.state.lock();
     for index in window {
         state.in_flight.remove(&index);
     }
@@ -142,7 +142,11 @@ pub(super) async fn fetch_verified_from<T>(
 /// Reports bytes that failed verification, and returns the error of the attempt.
 fn broken(segment: &Segment, source: FormatError) -> FetchError {
     let location = segment.location();
-    let known = segment.state().broken.replace(Arc::clone(&location.path));
+    let known = segment
+        .state
+        .lock()
+        .broken
+        .replace(Arc::clone(&location.path));
     // Each attempt of a read may get wrong bytes, for example from a daemon that built the snapshot
     // anew. One line is enough for all of them.
     if known.as_ref() != Some(&location.path) {

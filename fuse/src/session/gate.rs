@@ -9,9 +9,11 @@
 //! closed:  read ─► adapter ─► reply ─► waits until the gate opens
 //! ```
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 /// How long the gate waits for a thread before it sends another request to fetch one.
 const FETCH_INTERVAL: Duration = Duration::from_millis(10);
@@ -63,7 +65,7 @@ impl Gate {
 
     /// Counts a call that is answered later, until the returned value is dropped.
     pub(crate) fn unanswered(self: &Arc<Self>, effect: Effect) -> Unanswered {
-        *self.counts().of(effect) += 1;
+        *self.counts.lock().of(effect) += 1;
         Unanswered {
             gate: Arc::clone(self),
             effect,
@@ -85,7 +87,7 @@ impl Gate {
         self.is_closed.store(true, Ordering::SeqCst);
         let mut fetches = 0;
         loop {
-            let counts = self.counts();
+            let counts = self.counts.lock();
             let all_wait = counts.waiting_threads == threads;
             if all_wait && counts.of_knowledge == 0 {
                 return true;
@@ -109,7 +111,7 @@ impl Gate {
     /// Opens the gate. The threads read requests again.
     pub(crate) fn open(&self) {
         // With the lock, so that no thread misses it between its look and its wait.
-        let counts = self.counts();
+        let counts = self.counts.lock();
         self.is_closed.store(false, Ordering::SeqCst);
         drop(counts);
         self.changed.notify_all();
@@ -125,20 +127,15 @@ impl Gate {
     }
 
     fn wait(&self, deadline: Instant, is_reached: impl Fn(&Counts) -> bool) -> bool {
-        let mut counts = self.counts();
+        let mut counts = self.counts.lock();
         while !is_reached(&counts) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            let waited = self.changed.wait_timeout(counts, left);
-            counts = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut counts, left);
         }
         true
-    }
-
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,12 +154,11 @@ impl Drop for Turn<'_> {
         if !gate.is_closed.load(Ordering::SeqCst) {
             return;
         }
-        let mut counts = gate.counts();
+        let mut counts = gate.counts.lock();
         counts.waiting_threads += 1;
         gate.changed.notify_all();
         while gate.is_closed.load(Ordering::SeqCst) {
-            let waited = gate.changed.wait(counts);
-            counts = waited.unwrap_or_else(PoisonError::into_inner);
+            gate.changed.wait(&mut counts);
         }
         counts.waiting_threads -= 1;
     }
@@ -170,7 +166,7 @@ impl Drop for Turn<'_> {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        *self.gate.counts().of(self.effect) -= 1;
+        *self.gate.counts.lock().of(self.effect) -= 1;
         self.gate.changed.notify_all();
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Error as FormatError, GitHead, ObjectId, RepoName, Role,
@@ -14,6 +14,7 @@ use cachewfs_format::{
 };
 use futures_util::future::OptionFuture;
 use futures_util::join;
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::index_search::{Hit, IndexSearch};
@@ -290,7 +291,7 @@ impl Generation {
     /// Notes a search for `path`. Returns `false` if too many other paths were searched for, so
     /// that the index should be loaded instead.
     pub(crate) fn note_search(&self, path: &[u8]) -> bool {
-        let mut searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut searched = self.searched.lock();
         if !searched.contains(path) && searched.len() == MAX_SEARCHED {
             return false;
         }
@@ -301,7 +302,7 @@ impl Generation {
     /// Returns the paths that were searched for, or are being searched for. The kernel may have
     /// cached an answer for each.
     pub(crate) fn searched(&self) -> Vec<Vec<u8>> {
-        let searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        let searched = self.searched.lock();
         searched.iter().cloned().collect()
     }
 

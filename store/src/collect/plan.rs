@@ -4,22 +4,39 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
+use cachewfs_base::duration;
 use cachewfs_format::limits::MAX_REPLACED;
 use cachewfs_format::{Pointer, SegmentId, SnapshotId};
+use serde::{Deserialize, Serialize};
 
 use crate::tier::Listed;
 
-/// How much is kept beside the current snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The `[keep]` section of the configuration: how much is kept beside the current snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Keep {
-    /// At least this many snapshots are kept, the current one included.
+    /// At least this many snapshots of a repository keep their immutable URL, the current one
+    /// included; at least 1. Default `20`.
     pub snapshots: usize,
     /// Snapshots are also kept for this long after they were replaced or, if the pointer doesn't
-    /// know them, written.
+    /// know them, written. Default `1day`.
+    #[serde(with = "duration")]
     pub age: Duration,
     /// Segments that no snapshot names, and manifests that the pointer doesn't know, are kept for
-    /// at least this long after they were stored: a publish may be about to name them.
+    /// at least this long after they were stored: a publish may be about to name them. The time
+    /// doesn't begin again when the last snapshot of a segment is deleted. Default `1day`.
+    #[serde(with = "duration")]
     pub grace: Duration,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            snapshots: 20,
+            age: Duration::from_hours(24),
+            grace: Duration::from_hours(24),
+        }
+    }
 }
 
 /// Returns whether more than `age` has passed between two times of the store's clock.

@@ -91,7 +91,7 @@ impl Day {
         let plain = site.plain_clone(&pinned, "pinned");
         let address = (network.address(CLUSTER), free_address().port());
         let text = format!(
-            "data_dir = \"{}\"\nfetch_interval = \"500ms\"\npublish_delay = \"0s\"\n\
+            "data_dir = \"{}\"\nfetch_interval = \"500ms\"\n\
              [upstreams]\nlocal = \"file://{}\"\n",
             site.path().join("data").display(),
             site.upstreams().display()

@@ -174,20 +174,17 @@ fn configure(data: &Path, upstream: &str, (s3, bucket): (&str, &TestBucket)) -> 
         r#"
 data_dir = "{}"
 fetch_interval = "4s"
-publish_delay = "200ms"
-keep_snapshots = 4
-keep_age = "5s"
-delete_grace = "10s"
 [upstreams]
 local = "{upstream}"
 [git]
 clone_timeout = "20s"
 fetch_timeout = "10s"
-ls_remote_timeout = "5s"
+[keep]
+snapshots = 4
+age = "5s"
+grace = "10s"
 [mirrors]
-retry_first = "300ms"
 retry_max = "3s"
-repack_interval = "20s"
 [store]
 disk_bytes = 50000000
 memory_bytes = 8000000
@@ -198,7 +195,6 @@ delete_notice = "8s"
 bucket = "{}"
 endpoint = "{s3}"
 credentials_file = "{}"
-connect_timeout = "1s"
 timeout = "2s"
 "#,
         data.display(),

@@ -36,12 +36,12 @@ fn start(site: &Site, bucket: &TestBucket, (name, lease_ttl): (&str, &str)) -> D
     // expires.
     let (endpoint, credentials) = (&bucket.endpoint, bucket.credentials.display());
     let tables = format!(
-        "[mirrors]\nretry_first = \"100ms\"\n[store]\nlease_ttl = \"{lease_ttl}\"\n\
+        "[keep]\nsnapshots = 100000\n[mirrors]\nretry_max = \"1s\"\n[store]\nlease_ttl = \"{lease_ttl}\"\n\
          [store.s3]\nbucket = \"{}\"\nendpoint = \"{endpoint}\"\n\
          credentials_file = \"{credentials}\"\n",
         bucket.name
     );
-    let keys = "fetch_interval = \"1h\"\nref_check_interval = \"1h\"\nkeep_snapshots = 100000\n";
+    let keys = "fetch_interval = \"1h\"\nref_check_interval = \"1h\"\n";
     DaemonProcess::start_with_config(&site.path().join(name), &site.upstreams(), (keys, &tables))
 }
 

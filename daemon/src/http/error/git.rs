@@ -86,17 +86,14 @@ impl GitHttpError {
                  is not served."
             }
             Self::BadProtocol => "Send version=2, or omit the header.",
-            Self::BadGzip(_) | Self::BodyBroken(_) => "Send the request again.",
+            Self::BadGzip(_) | Self::BodyBroken(_) | Self::BodyTooSlow { .. } => {
+                "Send the request again."
+            }
             Self::BadContentType { .. } | Self::BadContentEncoding => {
                 "Send the body as git does, plain or compressed with gzip."
             }
-            Self::BodyTooLarge { .. } => {
-                "Raise max_body_bytes in [git_http] of the daemon's configuration."
-            }
+            Self::BodyTooLarge { .. } => "Ask for fewer commits at once.",
             Self::BodyInflates { .. } => "Send the body uncompressed.",
-            Self::BodyTooSlow { .. } => {
-                "Raise body_timeout in [git_http] of the daemon's configuration."
-            }
             Self::Busy | Self::Upstream(_) | Self::UpstreamTooSlow { .. } => "Retry in a moment.",
             Self::Git(_) | Self::Spool(_) | Self::Credentials(_) => "See the daemon's log.",
             Self::Redirected => {

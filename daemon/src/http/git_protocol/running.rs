@@ -40,7 +40,6 @@ impl RunningUploadPack {
         let permit = server.process_permit(client).await?;
         let upload_pack = UploadPack {
             git: &server.context.git,
-            config: &server.config().git,
             repository,
             protocol,
         };

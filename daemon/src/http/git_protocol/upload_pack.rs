@@ -135,7 +135,8 @@ impl UploadPackRequest {
             DependsOn::Objects
         };
         if depends_on == DependsOn::Refs && self.is_ready() {
-            let unmirrored = unmirrored::prefixes(body.head(), &self.server.config().namespaces);
+            let unmirrored =
+                unmirrored::prefixes(body.head(), &self.server.config().mirrors.namespaces);
             if !unmirrored.is_empty() {
                 return Ok(self.list(&body, &unmirrored).await?);
             }

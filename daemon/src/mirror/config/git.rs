@@ -15,27 +15,28 @@ pub struct GitConfig {
     /// own configuration files of the machine and of the user are never read. Default none.
     pub config_file: Option<PathBuf>,
     /// Time limit of the first clone of a mirror, and of the first update after a clone or a
-    /// restore. Default `1h`.
+    /// restore. A publish and an answer to a client have limits that follow from it. Default `1h`.
     #[serde(with = "duration")]
     pub clone_timeout: Duration,
     /// Time limit of every other update. Default `5min`.
     #[serde(with = "duration")]
     pub fetch_timeout: Duration,
-    /// Time limit of asking upstream for its refs. Default `1min`.
-    #[serde(with = "duration")]
-    pub ls_remote_timeout: Duration,
-    /// Time limit of each local git command of a publish. Default `2h`.
-    #[serde(with = "duration")]
-    pub pack_timeout: Duration,
-    /// Time limit of fetching one batch of LFS objects, which has at most 1 GiB. Default `1h`.
-    #[serde(with = "duration")]
-    pub lfs_timeout: Duration,
     /// How many threads git uses to find deltas. Default: the number of cores, but at most `4`.
     pub pack_threads: usize,
-    /// The memory that each of these threads may use for its window, in git's own units. Default
-    /// `256m`.
-    pub pack_window_memory: String,
+    /// Derived: time limit of asking upstream for its refs.
+    #[serde(skip)]
+    pub ls_remote_timeout: Duration,
+    /// Derived: time limit of each local git command of a publish.
+    #[serde(skip)]
+    pub pack_timeout: Duration,
+    /// Derived: time limit of fetching one batch of LFS objects, which has at most 1 GiB.
+    #[serde(skip)]
+    pub lfs_timeout: Duration,
 }
+
+/// The memory that each thread of git may use for its window of objects when it finds deltas, in
+/// git's own units.
+pub(crate) const PACK_WINDOW_MEMORY: &str = "256m";
 
 impl Default for GitConfig {
     fn default() -> Self {
@@ -48,7 +49,6 @@ impl Default for GitConfig {
             lfs_timeout: Duration::from_hours(1),
             pack_threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().min(4)),
-            pack_window_memory: "256m".to_owned(),
         }
     }
 }

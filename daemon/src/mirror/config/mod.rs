@@ -5,5 +5,6 @@ mod mirrors;
 mod upstream;
 
 pub use git::GitConfig;
+pub(crate) use git::PACK_WINDOW_MEMORY;
 pub use mirrors::MirrorsConfig;
 pub use upstream::UpstreamConfig;

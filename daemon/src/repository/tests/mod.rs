@@ -58,12 +58,12 @@ impl World {
         let mut config = Config {
             data_dir: root.path().join("data").into(),
             fetch_interval: Duration::from_hours(1),
-            publish_delay: Duration::ZERO,
             upstreams: ["a.org", "b.org"]
                 .map(|host| (host.to_owned(), base.clone().into()))
                 .into(),
             ..Config::default()
         };
+        config.publish.delay = Duration::ZERO;
         change(&mut config);
         for directory in [config.data_dir.mirrors(), config.data_dir.tmp()] {
             fs::create_dir_all(directory).unwrap();

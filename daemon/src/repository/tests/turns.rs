@@ -6,7 +6,7 @@ use crate::repository::Status;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_waits_for_the_limit_of_its_host_and_delays_no_other_host() {
-    let world = World::new(|config| config.jobs_per_host = 1);
+    let world = World::new(|config| config.jobs.updates_per_host = 1);
     for repo in ["a.org/x", "a.org/y", "b.org/z"] {
         world.add_mirror(repo);
     }
