@@ -254,6 +254,3 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -22,6 +22,8 @@ mod check;
 mod checkout;
 mod commit;
 mod commit_graph;
+#[cfg(test)]
+mod commit_tests;
 mod error;
 mod feed;
 mod file_times;

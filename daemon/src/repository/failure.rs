@@ -16,7 +16,7 @@ pub(crate) struct Failure<E> {
     /// The number of failed runs since the last success or explicit request.
     pub(crate) tries: u32,
     /// When the backoff ends. Until then, only an explicit request starts a run.
-    pub(crate) next_try: Instant,
+    pub(super) next_try: Instant,
     /// When the last run ended, in seconds since the epoch.
     pub(super) last_try: u64,
 }

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use cachewfs_format::{ObjectId, SnapshotId};
 
-use super::MirrorState;
-use super::RepositoryError;
 use super::failure::{Failure, RunFailure, since_epoch};
+use super::{MirrorState, RepositoryError};
 use crate::base::{Backoff, seconds_since_epoch};
 use crate::metrics::JobClass;
 use crate::mirror::MirrorsConfig;

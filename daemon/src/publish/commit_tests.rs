@@ -1,14 +1,22 @@
-//! Tests of the protocol, on the shelf of snapshots and on that of LFS archives.
+//! Tests of [`Commit`], on the shelf of snapshots and on that of LFS archives.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cachewfs_format::ObjectId;
+use cachewfs_format::{Digest, Manifest, ObjectId, RepoName, SnapshotId};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::*;
-use crate::store::{DiskTier, Holder};
+use super::PublishError;
+use super::attempt::Attempt;
+use super::commit::{Commit, Target};
+use super::new_id::NewId;
+use crate::base::seconds_since_epoch;
+use crate::config::Config;
+use crate::mirror::Git;
+use crate::store::{DiskTier, Holder, Leases, Store};
 
 /// A shelf, and what two daemons need to publish to it.
 struct World {
@@ -17,6 +25,7 @@ struct World {
     repo: RepoName,
     leases: [Leases; 2],
     config: Config,
+    without_leases: Config,
     git: Git,
 }
 
@@ -31,11 +40,14 @@ impl World {
                 std::fs::create_dir(&data_dir).unwrap();
                 Leases::new(Holder::of_data_dir(&data_dir.into()), Arc::default())
             };
+            let mut without_leases = Config::default();
+            without_leases.store.lease_ttl = Duration::ZERO;
             Self {
                 store: shelf(&Store::new(tier)),
                 repo: RepoName::parse("a.org/x").unwrap(),
                 leases: [holder("one"), holder("other")],
                 config: Config::default(),
+                without_leases,
                 git: Git::new("/dev/null".into(), CancellationToken::new()),
                 _root: root,
             }
@@ -53,14 +65,32 @@ impl World {
     }
 
     /// Publishes a snapshot that has no segments, without a lease.
-    fn publish(&self, byte: u8) -> SnapshotId {
-        let commit = Commit {
-            target: self.target(1),
-            pointer: self.store.pointer(&self.repo).unwrap(),
-            lease: None,
+    fn publish(&self, byte: u8) {
+        let target = Target {
+            config: &self.without_leases,
+            ..self.target(1)
         };
-        finish(&commit, byte).unwrap();
-        id(byte)
+        let build = |commit: &Commit<'_>, ()| self.finish(commit, byte);
+        let attempt = Commit::attempt(target, look, build);
+        assert_eq!(attempt.unwrap(), Attempt::Done(0));
+    }
+
+    fn finish(&self, commit: &Commit<'_>, byte: u8) -> Result<u64, PublishError> {
+        let mut manifest = Manifest {
+            version: Manifest::VERSION,
+            repo: self.repo.clone(),
+            snapshot: id(byte),
+            refs_digest: Digest::of(&[byte]),
+            created_at: seconds_since_epoch(),
+            archives: [].into(),
+            packs: Vec::new(),
+            commit_graphs: Vec::new(),
+            tips: Vec::new(),
+            runs: Vec::new(),
+            notice: None,
+            lfs_objects: Vec::new(),
+        };
+        commit.finish(&mut manifest, Vec::new(), NewId::Fixed)
     }
 
     fn current(&self) -> Option<SnapshotId> {
@@ -71,24 +101,6 @@ impl World {
 
 fn id(byte: u8) -> SnapshotId {
     SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap())
-}
-
-fn finish(commit: &Commit<'_>, byte: u8) -> Result<u64, PublishError> {
-    let mut manifest = Manifest {
-        version: Manifest::VERSION,
-        repo: commit.target.repo.clone(),
-        snapshot: id(byte),
-        refs_digest: Digest::of(&[byte]),
-        created_at: seconds_since_epoch(),
-        archives: [].into(),
-        packs: Vec::new(),
-        commit_graphs: Vec::new(),
-        tips: Vec::new(),
-        runs: Vec::new(),
-        notice: None,
-        lfs_objects: Vec::new(),
-    };
-    commit.finish(&mut manifest, Vec::new(), NewId::Fixed)
 }
 
 /// Finds that something has to be built.
@@ -123,7 +135,7 @@ async fn one_daemon_publishes_at_a_time() {
         let build = |commit: &Commit<'_>, ()| {
             let other = Commit::attempt(world.target(1), look, |_, ()| unreachable!());
             assert!(matches!(other, Ok(Attempt::HeldBy(_))), "{other:?}");
-            finish(commit, 1)
+            world.finish(commit, 1)
         };
 
         let attempt = Commit::attempt(world.target(0), look, build);
@@ -132,7 +144,7 @@ async fn one_daemon_publishes_at_a_time() {
         assert_eq!(world.current(), Some(id(1)));
         assert_eq!(world.store.pointer(&world.repo).unwrap().unwrap().fence, 1);
         // The lease is free again.
-        let build = |commit: &Commit<'_>, ()| finish(commit, 2);
+        let build = |commit: &Commit<'_>, ()| world.finish(commit, 2);
         let attempt = Commit::attempt(world.target(1), look, build);
         assert_eq!(attempt.unwrap(), Attempt::Done(0));
     }
@@ -143,7 +155,7 @@ async fn a_snapshot_that_came_during_the_build_is_not_replaced() {
     for world in World::of_each_shelf() {
         let build = |commit: &Commit<'_>, ()| {
             world.publish(2);
-            finish(commit, 1)
+            world.finish(commit, 1)
         };
 
         let attempt = Commit::attempt(world.target(0), look, build);
