@@ -1,12 +1,12 @@
 //! Describes a repository: for `/api/v1/repos`, for `/api/v1/status` and for the status page.
 
 use cachewfs_format::api::{
-    FailureStatus, JobStatus, LfsStatus, MirrorState, PublishedLfs, PublishedStatus, RepoStatus,
-    code,
+    FailureStatus, JobStatus, LfsStatus, MirrorState, PublishedLfs, PublishedStatus, RepoOverview,
+    RepoStatus, SnapshotStatus, code,
 };
 use cachewfs_format::{ArchiveKind, Pointer, RepoName};
 
-use super::error::{lfs_status, repository_status};
+use super::error::{lfs_answer, repository_answer};
 use crate::base::chain;
 use crate::repository::{CurrentJob, LfsState, Repository, RunFailure, Status};
 
@@ -37,18 +37,31 @@ pub(super) fn describe(
     let status = status.as_ref();
     let failure = status.and_then(|status| status.failure.as_ref());
     let job = status.and_then(|status| status.current_job.as_ref());
-    let lag = repository.and_then(Repository::lag);
     RepoStatus {
         repo: name.clone(),
         has_mirror: repository.is_some(),
         state: status.map_or(MirrorState::Empty, |status| status.state),
         failure: failure.map(|failure| describe_failure(failure, audience)),
         updated_at: status.and_then(|status| status.updated_at),
-        lag_seconds: lag.map(|lag| lag.as_secs()),
         job: job.map(describe_job),
         next_update_at: status.map(Status::next_run_at),
         published: pointers.snapshot.map(describe_published),
         lfs: describe_lfs(repository.map(Repository::lfs), pointers.lfs),
+    }
+}
+
+/// Describes a repository with its newest snapshots, and the number of all its snapshots.
+pub(super) fn with_snapshots(
+    status: RepoStatus,
+    repository: Option<&Repository>,
+    (snapshots, snapshots_total): (Vec<SnapshotStatus>, usize),
+) -> RepoOverview {
+    let lag = repository.and_then(Repository::lag);
+    RepoOverview {
+        status,
+        lag_seconds: lag.map(|lag| lag.as_secs()),
+        snapshots,
+        snapshots_total,
     }
 }
 
@@ -76,7 +89,7 @@ fn describe_lfs(state: Option<LfsState>, pointer: Option<&Pointer>) -> Option<Lf
         })
     });
     let failure = state.failure.as_ref().map(|failure| FailureStatus {
-        code: lfs_status(&failure.error).1.to_owned(),
+        code: lfs_answer(&failure.error).code.to_owned(),
         message: chain(&*failure.error),
         since: failure.since,
         tries: failure.tries,
@@ -107,7 +120,10 @@ fn describe_failure(failure: &RunFailure, audience: Audience) -> FailureStatus {
             "upstream has no repository of this name, or doesn't show it without credentials";
         (code::UPSTREAM_NOT_FOUND, text.to_owned())
     } else {
-        (repository_status(&failure.error).1, chain(&failure.error))
+        (
+            repository_answer(&failure.error).code,
+            chain(&failure.error),
+        )
     };
     FailureStatus {
         code: code.to_owned(),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use cachewfs_format::api::{MirrorState, RefsStatus, RepoDetail, RepoList, RepoOverview};
+use cachewfs_format::api::{MirrorState, RefsStatus, RepoDetail, RepoList};
 use cachewfs_format::{ArchiveKind, Pointer, RepoName};
 
 use super::app::App;
 use super::authorize::may_read;
-use super::describe::{Audience, Pointers, describe};
+use super::describe::{Audience, Pointers, describe, with_snapshots};
 use super::error::ApiError;
 use crate::auth::Caller;
 use crate::repository::Repository;
@@ -79,12 +79,8 @@ pub(super) async fn one(app: Arc<App>, repo: RepoName) -> Result<Json<RepoDetail
         // If the snapshots can't be read, the rest of the answer, such as the reason, is still
         // useful.
         let newest = app.status.newest_snapshots(&app.store, &repo);
-        let (snapshots, snapshots_total) = newest.unwrap_or_default();
-        let overview = RepoOverview {
-            status,
-            snapshots,
-            snapshots_total,
-        };
+        let newest = newest.unwrap_or_default();
+        let overview = with_snapshots(status, repository.as_deref(), newest);
         Ok(RepoDetail { overview, refs })
     };
     Ok(Json(tokio::task::spawn_blocking(read).await??))

@@ -21,9 +21,6 @@ pub struct RepoStatus {
     pub failure: Option<FailureStatus>,
     /// When the last successful update of the mirror was, in seconds since the epoch.
     pub updated_at: Option<u64>,
-    /// The time since the last successful check or update from upstream. `None` if there was none
-    /// since the daemon started.
-    pub lag_seconds: Option<u64>,
     /// The job that is running or waiting for this repository.
     pub job: Option<JobStatus>,
     /// When the next periodic update begins, in seconds since the epoch. A request may start an
@@ -60,6 +57,9 @@ pub struct RepoOverview {
     /// The repository's item in the list.
     #[serde(flatten)]
     pub status: RepoStatus,
+    /// The time since the last successful check or update from upstream. `None` if there was none
+    /// since the daemon started.
+    pub lag_seconds: Option<u64>,
     /// The newest snapshots, newest first.
     pub snapshots: Vec<SnapshotStatus>,
     /// The number of snapshots that the store keeps.

@@ -9,7 +9,7 @@ use cachewfs_daemon::S3Config;
 use cachewfs_tests::{Fault, Proxy, RecordingProxy, SmallDisk, s3_bucket, wait_until};
 use tempfile::TempDir;
 
-use crate::s3::bucket;
+use crate::support::bucket;
 use crate::support::gate::Gate;
 use crate::support::test_daemon::*;
 

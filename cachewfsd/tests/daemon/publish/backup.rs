@@ -7,7 +7,7 @@ use cachewfs_daemon::{Config, S3Config};
 use cachewfs_format::Manifest;
 use cachewfs_tests::{TestBucket, s3_bucket};
 
-use crate::s3::bucket;
+use crate::support::bucket;
 use crate::support::test_daemon::*;
 
 async fn start(s3: S3Config) -> TestDaemon {

@@ -11,9 +11,9 @@ use futures_util::future::join_all;
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-use crate::lfs::archives::{create_lfs_upstream, get_lfs_of, lfs, until_lfs_of};
-use crate::s3::bucket;
+use crate::support::bucket;
 use crate::support::gate::Gate;
+use crate::support::lfs::{create_lfs_upstream, get_lfs_of, lfs, until_lfs_of};
 use crate::support::test_daemon::*;
 
 /// Another daemon that shares the store of a [`TestDaemon`].

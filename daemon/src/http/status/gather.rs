@@ -14,8 +14,8 @@ use super::report::{DiskReport, GitReport, JobsReport, Report, TrafficReport};
 use super::snapshots::{DescribedSnapshots, of_pointer};
 use crate::base::{chain, map_concurrently, seconds_since_epoch};
 use crate::http::app::App;
-use crate::http::describe::{Audience, Pointers, describe};
-use crate::http::error::{ApiError, store_status};
+use crate::http::describe::{Audience, Pointers, describe, with_snapshots};
+use crate::http::error::{ApiError, store_answer};
 use crate::readiness::Readiness;
 use crate::repository::Repository;
 use crate::store::StoreError;
@@ -213,19 +213,14 @@ fn overview(
             .failure
             .get_or_insert_with(|| unreadable_store(error));
     }
-    let (snapshots, snapshots_total) = newest.unwrap_or_default();
-    RepoOverview {
-        status,
-        snapshots,
-        snapshots_total,
-    }
+    with_snapshots(status, mirrored, newest.unwrap_or_default())
 }
 
 /// Describes a failure to read the store, which the next report tries again.
 fn unreadable_store(error: &StoreError) -> FailureStatus {
     let now = seconds_since_epoch();
     FailureStatus {
-        code: store_status(error).1.to_owned(),
+        code: store_answer(error).code.to_owned(),
         message: chain(error),
         since: now,
         tries: 1,

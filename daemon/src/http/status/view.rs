@@ -123,9 +123,7 @@ fn tiles(report: &Report) -> Vec<Tile> {
     let waiting: i64 = report.jobs.iter().map(|jobs| jobs.waiting).sum();
     let sent = report.traffic.iter().map(|traffic| traffic.bytes).sum();
     let lags = report.repositories.iter();
-    let lag = lags
-        .filter_map(|repository| repository.status.lag_seconds)
-        .max();
+    let lag = lags.filter_map(|repository| repository.lag_seconds).max();
     let known = |bytes: Option<u64>| bytes.map_or_else(|| "…".to_owned(), size);
     let tile = |name, text| Tile { name, text };
     vec![
@@ -217,7 +215,7 @@ fn repositories(report: &Report) -> Vec<Row> {
         let status = &overview.status;
         let current = overview.snapshots.first();
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
-        let lag = status.lag_seconds.map(|lag| format!("{} ago", span(lag)));
+        let lag = overview.lag_seconds.map(|lag| format!("{} ago", span(lag)));
         let kept = || overview.snapshots_total.to_string();
         Row {
             key: status.repo.to_string(),
