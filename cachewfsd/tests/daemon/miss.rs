@@ -338,5 +338,5 @@ async fn a_build_goes_on_if_its_clients_disconnect() {
     assert_eq!(gate.packs(), 1);
     let described = daemon.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
     let described: Value = described.json().await.unwrap();
-    assert_eq!(described["error"], Value::Null);
+    assert_eq!(described["failure"], Value::Null);
 }

@@ -70,9 +70,9 @@ async fn the_json_reports_shared_bytes_and_failures() {
         empty["repo"], "git.example.com/org/empty",
         "failures come first"
     );
-    let error = empty["failure"]["error"].as_str().unwrap();
+    let error = empty["failure"]["message"].as_str().unwrap();
     assert!(error.contains("no branches and no tags"), "{error}");
-    assert_eq!(empty["failure"]["failures"], 1);
+    assert_eq!(empty["failure"]["tries"], 1);
     assert_eq!(
         (good["repo"].as_str(), good["state"].as_str()),
         (Some(REPO), Some("ready"))
@@ -83,12 +83,12 @@ async fn the_json_reports_shared_bytes_and_failures() {
         panic!("{good}");
     };
     assert!(first["shared_bytes"].is_null(), "{first}");
-    let (size, shared) = (&second["size_bytes"], &second["shared_bytes"]);
+    let (size, shared) = (&second["bytes"], &second["shared_bytes"]);
     let share = shared.as_f64().unwrap() / size.as_f64().unwrap();
     assert!((0.5..1.0).contains(&share), "{second}");
     let published = daemon.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
     let published: Value = published.json().await.unwrap();
-    assert_eq!(second["id"], published["published"]["snapshot"]);
+    assert_eq!(second["snapshot"], published["published"]["snapshot"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

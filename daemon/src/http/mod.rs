@@ -12,6 +12,7 @@ mod body_budget;
 mod bundle;
 mod catalog;
 mod conditional;
+mod describe;
 mod direct;
 mod ensure_refs;
 mod error;

@@ -3,19 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use cachewfs_format::api::{
-    FailureStatus, JobStatus, LfsStatus, PublishedLfs, PublishedStatus, RefsStatus, RepoDetail,
-    RepoList, RepoStatus, SnapshotStatus, code,
-};
+use cachewfs_format::api::{MirrorState, RefsStatus, RepoDetail, RepoList};
 use cachewfs_format::{ArchiveKind, Pointer, RepoName};
 
 use super::app::App;
 use super::authorize::may_read;
-use super::error::{ApiError, lfs_status, repository_code};
-use super::status::SnapshotReport;
+use super::describe::{Audience, Pointers, describe, with_snapshots};
+use super::error::ApiError;
 use crate::auth::Caller;
-use crate::base::chain;
-use crate::repository::{CurrentJob, MirrorState, Repository, RunFailure, Status};
+use crate::repository::Repository;
 use crate::store::StoreError;
 
 /// At most this many refs of a repository are listed.
@@ -33,11 +29,15 @@ pub(super) async fn list(app: Arc<App>, caller: Caller) -> Result<Json<RepoList>
         let mut described = Vec::new();
         for (((repo, mirrored), pointer), lfs) in names.iter().zip(mirrored).zip(pointers).zip(lfs)
         {
-            let pointers = (unless_away(pointer)?, unless_away(lfs)?);
+            let (pointer, lfs) = (unless_away(pointer)?, unless_away(lfs)?);
             // A repository in the store without a pointer is not published yet.
-            if mirrored.is_some() || pointers.0.is_some() {
-                let status = mirrored.map(|repository| repository.status());
-                described.push(describe(&app, repo, status.as_ref(), pointers));
+            if mirrored.is_some() || pointer.is_some() {
+                let pointers = Pointers {
+                    snapshot: pointer.as_ref(),
+                    lfs: lfs.as_ref(),
+                };
+                let mirrored = mirrored.as_deref();
+                described.push(describe(repo, mirrored, pointers, Audience::Client));
             }
         }
         Ok::<_, ApiError>(described)
@@ -61,33 +61,29 @@ fn unless_away(
 pub(super) async fn one(app: Arc<App>, repo: RepoName) -> Result<Json<RepoDetail>, ApiError> {
     app.registry.check(&repo)?;
     let repository = app.registry.find(&repo);
-    let status = repository.as_ref().map(|repository| repository.status());
     let refs = match &repository {
         Some(repository) => refs(&app, repository).await,
         None => None,
     };
     let read = move || -> Result<RepoDetail, ApiError> {
         let lfs = unless_away(app.store_of(ArchiveKind::Lfs).pointer(&repo))?;
-        let pointers = (app.store.pointer(&repo)?, lfs);
-        let status = describe(&app, &repo, status.as_ref(), pointers);
+        let pointer = app.store.pointer(&repo)?;
+        let pointers = Pointers {
+            snapshot: pointer.as_ref(),
+            lfs: lfs.as_ref(),
+        };
+        let status = describe(&repo, repository.as_deref(), pointers, Audience::Client);
+        if !status.has_mirror && status.published.is_none() {
+            return Err(ApiError::UnknownRepo { repo });
+        }
         // If the snapshots can't be read, the rest of the answer, such as the reason, is still
         // useful.
         let newest = app.status.newest_snapshots(&app.store, &repo);
-        let (snapshots, snapshots_total) = newest.unwrap_or_default();
-        Ok(RepoDetail {
-            status,
-            refs,
-            snapshots: snapshots.into_iter().map(Into::into).collect(),
-            snapshots_total,
-        })
+        let newest = newest.unwrap_or_default();
+        let overview = with_snapshots(status, repository.as_deref(), newest);
+        Ok(RepoDetail { overview, refs })
     };
-    let detail = tokio::task::spawn_blocking(read).await??;
-    if repository.is_some() || detail.status.published.is_some() {
-        Ok(Json(detail))
-    } else {
-        let repo = detail.status.repo;
-        Err(ApiError::UnknownRepo { repo })
-    }
+    Ok(Json(tokio::task::spawn_blocking(read).await??))
 }
 
 /// Returns the refs of a mirror, or `None` if there is no mirror or it can't be read. The task of
@@ -103,107 +99,4 @@ async fn refs(app: &App, repository: &Arc<Repository>) -> Option<RefsStatus> {
         named,
         is_cut,
     })
-}
-
-impl From<SnapshotReport> for SnapshotStatus {
-    fn from(report: SnapshotReport) -> Self {
-        Self {
-            snapshot: report.id,
-            created_at: report.created_at,
-            bytes: report.size_bytes,
-            shared_bytes: report.shared_bytes,
-        }
-    }
-}
-
-/// Describes a repository. The two pointers are those of its snapshot and of its LFS archive.
-fn describe(
-    app: &App,
-    repo: &RepoName,
-    status: Option<&Status>,
-    (pointer, lfs): (Option<Pointer>, Option<Pointer>),
-) -> RepoStatus {
-    let published = pointer.map(|pointer| {
-        let size = |kind| pointer.archives.get(&kind).map(|archive| archive.size);
-        PublishedStatus {
-            snapshot: pointer.snapshot,
-            published_at: pointer.published_at,
-            mirror_bytes: size(ArchiveKind::Mirror).unwrap_or(0),
-            checkout_bytes: size(ArchiveKind::Checkout),
-            notice: pointer.notice.clone(),
-        }
-    });
-    let failure = status.and_then(|status| status.failure.as_ref());
-    let failure = failure.map(describe_failure);
-    RepoStatus {
-        repo: repo.clone(),
-        state: status
-            .map_or(MirrorState::Empty, |status| status.state)
-            .as_str()
-            .to_owned(),
-        error: failure.as_ref().map(|failure| failure.message.clone()),
-        failure,
-        updated_at: status.and_then(|status| status.updated_at),
-        job: status
-            .and_then(|status| status.current_job.as_ref())
-            .map(describe_job),
-        next_update_at: status.map(Status::next_run_at),
-        published,
-        lfs: describe_lfs(app, repo, lfs),
-    }
-}
-
-/// Describes the LFS archive. Returns `None` if there is none, and no run or failure to report.
-fn describe_lfs(app: &App, repo: &RepoName, pointer: Option<Pointer>) -> Option<LfsStatus> {
-    let state = app.registry.find(repo).map(|repository| repository.lfs());
-    let state = state.unwrap_or_default();
-    let pointer = pointer.filter(|_| !state.needs_none());
-    let published = pointer.and_then(|pointer| {
-        let archive = pointer.archives.get(&ArchiveKind::Lfs)?;
-        Some(PublishedLfs {
-            snapshot: pointer.snapshot,
-            published_at: pointer.published_at,
-            bytes: archive.size,
-        })
-    });
-    let failure = state.failure.as_ref().map(|failure| FailureStatus {
-        code: lfs_status(&failure.error).1.to_owned(),
-        message: chain(&*failure.error),
-        since: failure.since,
-        tries: failure.tries,
-        next_try_at: failure.next_try_at(),
-    });
-    let is_silent = published.is_none() && failure.is_none() && !state.is_running;
-    (!is_silent).then_some(LfsStatus {
-        is_running: state.is_running,
-        published,
-        failure,
-    })
-}
-
-fn describe_job(doing: &CurrentJob) -> JobStatus {
-    JobStatus {
-        class: doing.class.as_str().to_owned(),
-        is_running: doing.is_running,
-        since_seconds: doing.since.elapsed().as_secs(),
-        waits_for: doing.waits_for.as_deref().map(str::to_owned),
-    }
-}
-
-fn describe_failure(failure: &RunFailure) -> FailureStatus {
-    // The error would name the other repository, which the policy may hide from this caller.
-    let (code, message) = if failure.error.moved_to().is_some() {
-        let text =
-            "upstream has no repository of this name, or doesn't show it without credentials";
-        (code::UPSTREAM_NOT_FOUND, text.to_owned())
-    } else {
-        (repository_code(&failure.error), chain(&failure.error))
-    };
-    FailureStatus {
-        code: code.to_owned(),
-        message,
-        since: failure.since,
-        tries: failure.tries,
-        next_try_at: failure.next_try_at(),
-    }
 }

@@ -6,45 +6,13 @@ use std::time::Instant;
 
 use cachewfs_base::Counter;
 use cachewfs_format::RepoName;
+use cachewfs_format::api::JobClass;
 use tracing::Span;
 
 use super::cells::{Gauge, Histogram};
 use super::text::MetricsPage;
 use super::{Metrics, names};
 use crate::traces::{self, Cause};
-
-/// The kind of work that a job does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum JobClass {
-    /// The first clone of a mirror, with the update that ends it.
-    Clone,
-    Update,
-    Publish,
-    /// Maintenance of a mirror, such as a repack.
-    Maintain,
-    /// An archive of LFS objects is made.
-    Lfs,
-}
-
-impl JobClass {
-    const ALL: [Self; 5] = [
-        Self::Clone,
-        Self::Update,
-        Self::Publish,
-        Self::Maintain,
-        Self::Lfs,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Clone => "clone",
-            Self::Update => "update",
-            Self::Publish => "publish",
-            Self::Maintain => "maintain",
-            Self::Lfs => "lfs",
-        }
-    }
-}
 
 /// The cause of a job's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

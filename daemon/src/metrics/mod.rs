@@ -25,8 +25,9 @@ mod text;
 
 use std::sync::Arc;
 
+pub(crate) use cachewfs_format::api::JobClass;
 use cachewfs_store::LeaseMetrics;
-pub(crate) use jobs::{FailureKind, JobClass, JobEnd, JobMetrics, RunningJob, WaitingJob};
+pub(crate) use jobs::{FailureKind, JobEnd, JobMetrics, RunningJob, WaitingJob};
 pub(crate) use publishes::{Phase, PhaseTimer, PublishMetrics};
 pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics, RouteClass};
 pub(crate) use s3::render_bucket;

@@ -5,7 +5,7 @@
 //! it begins, and looks again if something was published meanwhile.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cachewfs_format::ObjectId;
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -43,11 +43,6 @@ pub(crate) struct LfsFailure {
 impl LfsFailure {
     pub(crate) fn is_due(&self) -> bool {
         self.next_try <= Instant::now()
-    }
-
-    /// Returns how long until the next run may begin.
-    pub(crate) fn next_try_in(&self) -> Duration {
-        self.next_try.saturating_duration_since(Instant::now())
     }
 
     /// Returns when the next run may begin, in seconds since the epoch.

@@ -29,6 +29,7 @@ mod status;
 mod worker;
 
 pub(crate) use bundles::Bundle;
+pub(crate) use cachewfs_format::api::MirrorState;
 pub(crate) use contents::WantedContents;
 pub(crate) use error::RepositoryError;
 pub(crate) use freshness::Freshness;
@@ -36,4 +37,4 @@ pub(crate) use handle::Repository;
 pub(crate) use lfs::LfsState;
 pub(crate) use registry::Registry;
 pub(crate) use removal::Snapshots;
-pub(crate) use status::{CurrentJob, MirrorState, RunFailure, Status};
+pub(crate) use status::{CurrentJob, RunFailure, Status};

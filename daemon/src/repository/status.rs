@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cachewfs_format::{ObjectId, SnapshotId};
 
-use super::RepositoryError;
+use super::{MirrorState, RepositoryError};
 use crate::base::{Backoff, seconds_since_epoch};
 use crate::metrics::JobClass;
 use crate::mirror::MirrorsConfig;
@@ -15,41 +15,6 @@ use crate::publish::PublishOutcome;
 /// have the repository, somebody may be about to create it. If the store was unreachable, a retry
 /// costs upstream nothing.
 const MAX_SHORT_BACKOFF: Duration = Duration::from_mins(1);
-
-/// The state of a mirror.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MirrorState {
-    /// There is no mirror yet.
-    Empty,
-    /// The mirror is being restored from the snapshot in the store.
-    Restoring,
-    /// The mirror is being cloned.
-    Cloning,
-    /// The mirror exists.
-    Ready,
-    /// There is no mirror, because cloning failed.
-    Failed,
-}
-
-impl MirrorState {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Empty,
-        Self::Restoring,
-        Self::Cloning,
-        Self::Ready,
-        Self::Failed,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Restoring => "restoring",
-            Self::Cloning => "cloning",
-            Self::Ready => "ready",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// Why the last run failed, and when the next may begin.
 #[derive(Clone, Debug)]

@@ -134,7 +134,7 @@ fn documented_codes() -> BTreeSet<String> {
 
 #[test]
 fn the_tables_of_error_codes_have_all_codes() {
-    let source = read("format/src/api.rs");
+    let source = read("format/src/api/mod.rs");
     let (_, module) = source.split_once("\npub mod code {\n").unwrap();
     let module = module.split("\n}\n").next().unwrap();
     let values = module.lines().filter_map(|line| {

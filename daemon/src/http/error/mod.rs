@@ -13,4 +13,5 @@ mod store;
 pub(super) use api::{ApiError, MovedTo};
 pub(super) use git::GitHttpError;
 pub(super) use lfs::lfs_status;
-pub(super) use repository::repository_code;
+pub(super) use repository::repository_status;
+pub(super) use store::store_status;

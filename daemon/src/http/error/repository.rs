@@ -8,12 +8,9 @@ use crate::mirror::{MirrorError, is_disk_full};
 use crate::publish::PublishError;
 use crate::repository::RepositoryError;
 
-/// Returns the stable code of an error that keeps a repository from being updated or published.
-pub(in crate::http) fn repository_code(error: &RepositoryError) -> &'static str {
-    repository_status(error).1
-}
-
-pub(super) fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
+/// Returns the status and code for an error that keeps a repository from being updated or
+/// published.
+pub(in crate::http) fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
     if is_disk_full(error) {
         return (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
     }

@@ -5,7 +5,8 @@ use cachewfs_format::api::code;
 
 use crate::store::StoreError;
 
-pub(super) fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
+/// Returns the status and code for an error of the store.
+pub(in crate::http) fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
     match error {
         StoreError::Tier(error) if error.is_outage() => {
             (StatusCode::SERVICE_UNAVAILABLE, code::STORE_UNAVAILABLE)

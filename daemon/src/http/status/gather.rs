@@ -6,19 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use cachewfs_format::{Pointer, RepoName};
+use cachewfs_format::api::{FailureStatus, JobClass, RepoOverview};
+use cachewfs_format::{ArchiveKind, Pointer, RepoName};
 use tracing::debug;
 
-use super::report::{
-    DiskReport, FailureReport, GitReport, JobReport, JobsReport, Report, RepositoryReport,
-    TrafficReport,
-};
-use super::snapshots::{SnapshotReports, of_pointer};
+use super::report::{DiskReport, GitReport, JobsReport, Report, TrafficReport};
+use super::snapshots::{DescribedSnapshots, of_pointer};
 use crate::base::{chain, map_concurrently, seconds_since_epoch};
 use crate::http::app::App;
-use crate::http::error::ApiError;
+use crate::http::describe::{Audience, Pointers, describe, with_snapshots};
+use crate::http::error::{ApiError, store_status};
 use crate::readiness::Readiness;
-use crate::repository::{CurrentJob, MirrorState, Repository};
+use crate::repository::Repository;
 use crate::store::StoreError;
 
 /// How long a report is reused, so that many open pages cost no more than one.
@@ -43,36 +42,12 @@ pub(super) async fn current(app: &Arc<App>) -> Result<Arc<Report>, ApiError> {
     Ok(report)
 }
 
-fn make(app: &App, known: &SnapshotReports) -> Report {
-    let mut repositories = app.registry.all();
-    repositories.retain(|repository| !repository.status().is_unknown());
-    let repositories_total = repositories.len();
-    let is_failing = |repository: &Arc<Repository>| repository.status().is_failing();
-    let failing = repositories.iter().filter(|each| is_failing(each)).count();
-    // The sort is stable: among failing and among other repositories, the order by name stays.
-    repositories.sort_by_cached_key(|repository| Reverse(is_failing(repository)));
-    repositories.truncate(MAX_REPOSITORIES);
-    let names: Vec<_> = repositories
-        .iter()
-        .map(|repository| repository.name().clone())
-        .collect();
-    let pointers = app.store.recent_pointers(&names);
-    let with_pointers: Vec<_> = repositories.into_iter().zip(pointers).collect();
-    let mut repositories =
-        map_concurrently(&with_pointers, MAX_READERS, |(repository, pointer)| {
-            describe((app, known), repository, pointer.as_ref())
-        });
-    let elsewhere = elsewhere(app);
-    let repositories_total = repositories_total + elsewhere.len();
-    repositories.extend(
-        elsewhere
-            .into_iter()
-            .take(MAX_REPOSITORIES - repositories.len()),
-    );
-    let has_failure = |described: &&RepositoryReport| {
-        described.failure.is_some() || described.lfs_failure.is_some()
-    };
-    let failing_total = failing.max(repositories.iter().filter(has_failure).count());
+fn make(app: &App, known: &DescribedSnapshots) -> Report {
+    let Repositories {
+        overviews,
+        total,
+        failing,
+    } = repositories(app, known);
     let disk = app.registry.disk();
     let used = disk.used();
     Report {
@@ -84,9 +59,9 @@ fn make(app: &App, known: &SnapshotReports) -> Report {
             Readiness::Ready => "ready",
             Readiness::Stopping => "stopping",
         },
-        repositories_total,
-        failing_total,
-        repositories,
+        repositories_total: total,
+        failing_total: failing,
+        repositories: overviews,
         jobs: jobs(app),
         traffic: traffic(app),
         tiers: tiers(app),
@@ -99,10 +74,61 @@ fn make(app: &App, known: &SnapshotReports) -> Report {
     }
 }
 
+/// The repositories of a report.
+struct Repositories {
+    /// At most [`MAX_REPOSITORIES`]: those with failures first, those without a mirror last.
+    overviews: Vec<RepoOverview>,
+    total: usize,
+    failing: usize,
+}
+
+/// A repository of a report.
+struct Listed {
+    name: RepoName,
+    /// `None` if the repository is published without a mirror here.
+    mirrored: Option<Arc<Repository>>,
+    pointer: Result<Option<Pointer>, StoreError>,
+}
+
+fn repositories(app: &App, known: &DescribedSnapshots) -> Repositories {
+    let mut mirrored = app.registry.all();
+    mirrored.retain(|repository| !repository.status().is_unknown());
+    let is_failing = |repository: &Arc<Repository>| repository.status().is_failing();
+    let failing = mirrored.iter().filter(|each| is_failing(each)).count();
+    // The sort is stable: among failing and among other repositories, the order by name stays.
+    mirrored.sort_by_cached_key(|repository| Reverse(is_failing(repository)));
+    let elsewhere = elsewhere(app);
+    let total = mirrored.len() + elsewhere.len();
+    mirrored.truncate(MAX_REPOSITORIES);
+    let names: Vec<_> = mirrored.iter().map(|each| each.name().clone()).collect();
+    let pointers = app.store.recent_pointers(&names);
+    let mirrored = mirrored.into_iter().zip(pointers);
+    let mirrored = mirrored.map(|(repository, pointer)| Listed {
+        name: repository.name().clone(),
+        mirrored: Some(repository),
+        pointer,
+    });
+    let listed: Vec<_> = mirrored.chain(elsewhere).take(MAX_REPOSITORIES).collect();
+    let names: Vec<_> = listed.iter().map(|each| each.name.clone()).collect();
+    let lfs = app.store_of(ArchiveKind::Lfs).recent_pointers(&names);
+    let listed: Vec<_> = listed.into_iter().zip(lfs).collect();
+    let overviews = map_concurrently(&listed, MAX_READERS, |(listed, lfs)| {
+        let lfs = lfs.as_ref().ok().and_then(Option::as_ref);
+        overview((app, known), listed, lfs)
+    });
+    let has_failure = |overview: &&RepoOverview| overview.status.is_failing();
+    let failing = failing.max(overviews.iter().filter(has_failure).count());
+    Repositories {
+        overviews,
+        total,
+        failing,
+    }
+}
+
 fn jobs(app: &App) -> Vec<JobsReport> {
     let counts = app.registry.metrics().jobs.counts();
-    let report = |(class, waiting, running): (crate::metrics::JobClass, i64, i64)| JobsReport {
-        class: class.as_str(),
+    let report = |(class, waiting, running): (JobClass, i64, i64)| JobsReport {
+        class,
         waiting,
         running,
     };
@@ -143,7 +169,7 @@ fn git(app: &App) -> GitReport {
 }
 
 /// Returns the repositories that are published without a mirror here. Unreadable ones are left out.
-fn elsewhere(app: &App) -> Vec<RepositoryReport> {
+fn elsewhere(app: &App) -> Vec<Listed> {
     let all = app.repositories().unwrap_or_else(|error| {
         debug!(
             error = chain(&error),
@@ -153,86 +179,51 @@ fn elsewhere(app: &App) -> Vec<RepositoryReport> {
     });
     let without = all.into_iter().filter(|(_, mirrored)| mirrored.is_none());
     let names: Vec<RepoName> = without.map(|(repo, _)| repo).collect();
-    let pointers = app.store.recent_pointers(&names).into_iter();
-    let described = names
-        .into_iter()
-        .zip(pointers)
-        .filter_map(|(repo, pointer)| {
-            let pointer = pointer.ok()??;
-            Some(RepositoryReport {
-                repo,
-                has_mirror: false,
-                state: MirrorState::Empty.as_str(),
-                lag_seconds: None,
-                job: None,
-                failure: None,
-                notice: pointer.notice.clone(),
-                is_lfs_running: false,
-                lfs_failure: None,
-                snapshots: vec![of_pointer(&pointer)?],
-                snapshots_total: 1,
-            })
-        });
-    described.collect()
+    let pointers = app.store.recent_pointers(&names);
+    let listed = names.into_iter().zip(pointers);
+    let listed = listed.map(|(name, pointer)| Listed {
+        name,
+        mirrored: None,
+        pointer,
+    });
+    listed
+        .filter(|it| matches!(it.pointer, Ok(Some(_))))
+        .collect()
 }
 
-fn describe(
-    (app, known): (&App, &SnapshotReports),
-    repository: &Repository,
-    pointer: Result<&Option<Pointer>, &StoreError>,
-) -> RepositoryReport {
-    let (repo, status) = (repository.name(), repository.status());
-    let job = |doing: &CurrentJob| JobReport {
-        class: doing.class.as_str(),
-        is_running: doing.is_running,
-        since_seconds: doing.since.elapsed().as_secs(),
-        waits_for: doing.waits_for.as_deref().map(str::to_owned),
+fn overview(
+    (app, known): (&App, &DescribedSnapshots),
+    listed: &Listed,
+    lfs: Option<&Pointer>,
+) -> RepoOverview {
+    let (name, mirrored) = (&listed.name, listed.mirrored.as_deref());
+    let snapshot = listed.pointer.as_ref().ok().and_then(Option::as_ref);
+    let pointers = Pointers { snapshot, lfs };
+    let mut status = describe(name, mirrored, pointers, Audience::Operator);
+    let newest = match (snapshot, mirrored) {
+        (None, _) => Ok((Vec::new(), 0)),
+        // Only the current one: to read the manifests of all these repositories would take long.
+        (Some(pointer), None) => Ok((of_pointer(pointer).into_iter().collect(), 1)),
+        (Some(pointer), Some(_)) => known.newest_lately(&app.store, (name, pointer.snapshot)),
     };
-    let known_failure = status.failure.as_ref();
-    let next_try = known_failure.map(|failure| {
-        let next_try = failure.next_try.saturating_duration_since(Instant::now());
-        next_try.as_secs()
-    });
-    let failed = |error: &dyn std::error::Error| FailureReport {
-        error: chain(error),
-        failures: known_failure.map_or(1, |failure| failure.tries.max(1)),
-        next_try_seconds: next_try.unwrap_or(0),
-    };
-    let mut failure = known_failure.map(|failure| failed(&failure.error));
     // An unreadable repository is shown with its error, and doesn't fail the whole page.
-    let mut newest = (Vec::new(), 0);
-    let notice = pointer.ok().and_then(Option::as_ref);
-    let notice = notice.and_then(|pointer| pointer.notice.clone());
-    match pointer {
-        Ok(None) => {}
-        Ok(Some(pointer)) => match known.newest_lately(&app.store, (repo, pointer.snapshot)) {
-            Ok(known) => newest = known,
-            Err(error) => {
-                failure.get_or_insert_with(|| failed(&error));
-            }
-        },
-        Err(error) => {
-            failure.get_or_insert_with(|| failed(error));
-        }
+    let unreadable = listed.pointer.as_ref().err().or(newest.as_ref().err());
+    if let Some(error) = unreadable {
+        status
+            .failure
+            .get_or_insert_with(|| unreadable_store(error));
     }
-    let (snapshots, snapshots_total) = newest;
-    let lfs = repository.lfs();
-    let lfs_failure = lfs.failure.as_ref().map(|failure| FailureReport {
-        error: chain(&*failure.error),
-        failures: failure.tries.max(1),
-        next_try_seconds: failure.next_try_in().as_secs(),
-    });
-    RepositoryReport {
-        repo: repo.clone(),
-        has_mirror: true,
-        state: status.state.as_str(),
-        lag_seconds: repository.lag().map(|lag| lag.as_secs()),
-        job: status.current_job.as_ref().map(job),
-        failure,
-        notice,
-        is_lfs_running: lfs.is_running,
-        lfs_failure,
-        snapshots,
-        snapshots_total,
+    with_snapshots(status, mirrored, newest.unwrap_or_default())
+}
+
+/// Describes a failure to read the store, which the next report tries again.
+fn unreadable_store(error: &StoreError) -> FailureStatus {
+    let now = seconds_since_epoch();
+    FailureStatus {
+        code: store_status(error).1.to_owned(),
+        message: chain(error),
+        since: now,
+        tries: 1,
+        next_try_at: now,
     }
 }

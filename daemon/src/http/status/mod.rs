@@ -17,4 +17,3 @@ mod view;
 
 pub(super) use answer::{file, html, json};
 pub(super) use report::Reports;
-pub(super) use snapshots::SnapshotReport;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cachewfs_format::RepoName;
+use cachewfs_format::api::{JobClass, RepoOverview, SnapshotStatus};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use super::snapshots::{SnapshotReport, SnapshotReports};
+use super::snapshots::DescribedSnapshots;
 use crate::store::{Store, StoreError};
 
 /// The report about the daemon.
@@ -24,7 +25,7 @@ pub(super) struct Report {
     /// have are in neither.
     pub(super) repositories_total: usize,
     pub(super) failing_total: usize,
-    pub(super) repositories: Vec<RepositoryReport>,
+    pub(super) repositories: Vec<RepoOverview>,
     pub(super) jobs: Vec<JobsReport>,
     /// Requests and bytes sent, by class of route.
     pub(super) traffic: Vec<TrafficReport>,
@@ -34,56 +35,10 @@ pub(super) struct Report {
     pub(super) disk: DiskReport,
 }
 
-/// The report about one repository.
-#[derive(Debug, Serialize)]
-pub(super) struct RepositoryReport {
-    pub(super) repo: RepoName,
-    /// Whether this daemon has a mirror. Without one, another daemon has published the repository,
-    /// or this one before the mirror was removed; then only the current snapshot is reported.
-    pub(super) has_mirror: bool,
-    /// The state of the mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
-    pub(super) state: &'static str,
-    /// The time since the last successful check or update from upstream; `None` if there was none
-    /// since the daemon started.
-    pub(super) lag_seconds: Option<u64>,
-    /// The job that waits or runs now.
-    pub(super) job: Option<JobReport>,
-    pub(super) failure: Option<FailureReport>,
-    /// A sentence about files that are missing in the work tree of the current snapshot.
-    pub(super) notice: Option<String>,
-    /// Whether the LFS archive is being made.
-    pub(super) is_lfs_running: bool,
-    /// The last failure to make the LFS archive, if no later run succeeded.
-    pub(super) lfs_failure: Option<FailureReport>,
-    /// The newest snapshots, the newest first.
-    pub(super) snapshots: Vec<SnapshotReport>,
-    pub(super) snapshots_total: usize,
-}
-
-/// A job that waits or runs.
-#[derive(Debug, Serialize)]
-pub(super) struct JobReport {
-    /// `clone`, `update`, `publish` or `maintain`.
-    pub(super) class: &'static str,
-    pub(super) is_running: bool,
-    pub(super) since_seconds: u64,
-    /// Another daemon that already publishes this repository, and that the job waits for.
-    pub(super) waits_for: Option<String>,
-}
-
-/// The reason why the last run failed, and the time until the next one.
-#[derive(Debug, Serialize)]
-pub(super) struct FailureReport {
-    pub(super) error: String,
-    /// The number of failed runs in a row.
-    pub(super) failures: u32,
-    pub(super) next_try_seconds: u64,
-}
-
 /// The number of waiting and running jobs of a class.
 #[derive(Debug, Serialize)]
 pub(super) struct JobsReport {
-    pub(super) class: &'static str,
+    pub(super) class: JobClass,
     pub(super) waiting: i64,
     pub(super) running: i64,
 }
@@ -116,7 +71,7 @@ pub(super) struct DiskReport {
 /// The last report, and the cached descriptions of snapshots.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Reports {
-    pub(super) known: Arc<SnapshotReports>,
+    pub(super) known: Arc<DescribedSnapshots>,
     /// Locked while a report is made, so that simultaneous requests wait for one report and share
     /// it.
     pub(super) last: Mutex<Option<(Instant, Arc<Report>)>>,
@@ -128,7 +83,7 @@ impl Reports {
         &self,
         store: &Store,
         repo: &RepoName,
-    ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
+    ) -> Result<(Vec<SnapshotStatus>, usize), StoreError> {
         self.known.newest(store, repo)
     }
 }

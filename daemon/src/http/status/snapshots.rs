@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use cachewfs_format::api::SnapshotStatus;
 use cachewfs_format::{
     ArchiveKind, ArchiveLayout, Manifest, Pointer, RepoName, SegmentId, SnapshotId,
 };
 use lru::LruCache;
 use parking_lot::Mutex;
-use serde::Serialize;
 
 use crate::store::{Store, StoreError};
 
@@ -25,30 +25,17 @@ const MAX_LIST_AGE: Duration = Duration::from_mins(5);
 /// At most this many lists are cached.
 const MAX_LISTS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not 0");
 
-/// A snapshot and its size.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(in crate::http) struct SnapshotReport {
-    pub(in crate::http) id: SnapshotId,
-    /// In seconds since the epoch.
-    pub(in crate::http) created_at: u64,
-    /// The size of the checkout archive, or of the mirror archive if there is no checkout archive.
-    pub(in crate::http) size_bytes: u64,
-    /// The bytes of it in segments that the snapshot before has too. `None` for the oldest
-    /// snapshot, or if the one before is deleted.
-    pub(in crate::http) shared_bytes: Option<u64>,
-}
-
 /// A snapshot, and the snapshot before, with which it is compared.
 type ReportKey = (RepoName, SnapshotId, Option<SnapshotId>);
 
 /// The cache of descriptions and lists.
 #[derive(Debug)]
-pub(super) struct SnapshotReports(Mutex<CachedReports>);
+pub(super) struct DescribedSnapshots(Mutex<CachedReports>);
 
 #[derive(Debug)]
 struct CachedReports {
     /// Never outdated: snapshots are immutable.
-    reports: LruCache<ReportKey, SnapshotReport>,
+    reports: LruCache<ReportKey, SnapshotStatus>,
     lists: LruCache<RepoName, CachedList>,
 }
 
@@ -59,7 +46,7 @@ struct CachedList {
     at: Instant,
 }
 
-impl Default for SnapshotReports {
+impl Default for DescribedSnapshots {
     fn default() -> Self {
         Self(Mutex::new(CachedReports {
             reports: LruCache::new(MAX_REPORTS),
@@ -68,13 +55,13 @@ impl Default for SnapshotReports {
     }
 }
 
-impl SnapshotReports {
+impl DescribedSnapshots {
     /// Returns the newest snapshots of `repo`, the newest first, and the number of all. Blocks.
     pub(super) fn newest(
         &self,
         store: &Store,
         repo: &RepoName,
-    ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
+    ) -> Result<(Vec<SnapshotStatus>, usize), StoreError> {
         let ids = store.newest_snapshots(repo)?;
         self.describe_all(store, repo, &ids)
     }
@@ -85,7 +72,7 @@ impl SnapshotReports {
         &self,
         store: &Store,
         (repo, current): (&RepoName, SnapshotId),
-    ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
+    ) -> Result<(Vec<SnapshotStatus>, usize), StoreError> {
         let list = self.0.lock().lists.get(repo).cloned();
         let is_good = |list: &CachedList| {
             list.ids.first() == Some(&current) && list.at.elapsed() < MAX_LIST_AGE
@@ -109,7 +96,7 @@ impl SnapshotReports {
         store: &Store,
         repo: &RepoName,
         ids: &[SnapshotId],
-    ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
+    ) -> Result<(Vec<SnapshotStatus>, usize), StoreError> {
         let mut newest = Vec::new();
         for (index, &id) in ids.iter().take(MAX_DESCRIBED).enumerate() {
             let key = (repo.clone(), id, ids.get(index + 1).copied());
@@ -126,7 +113,7 @@ impl SnapshotReports {
         &self,
         store: &Store,
         key: ReportKey,
-    ) -> Result<Option<SnapshotReport>, StoreError> {
+    ) -> Result<Option<SnapshotStatus>, StoreError> {
         let (repo, id, before) = &key;
         // It may have been deleted since it was listed.
         let Some((manifest, _)) = store.manifest(repo, *id)? else {
@@ -145,19 +132,19 @@ impl SnapshotReports {
 }
 
 /// Describes the snapshot that a pointer names, as far as the pointer does.
-pub(super) fn of_pointer(pointer: &Pointer) -> Option<SnapshotReport> {
+pub(super) fn of_pointer(pointer: &Pointer) -> Option<SnapshotStatus> {
     let archives = &pointer.archives;
     let checkout = archives.get(&ArchiveKind::Checkout);
     let archive = checkout.or_else(|| archives.get(&ArchiveKind::Mirror))?;
-    Some(SnapshotReport {
-        id: pointer.snapshot,
+    Some(SnapshotStatus {
+        snapshot: pointer.snapshot,
         created_at: pointer.published_at,
-        size_bytes: archive.size,
+        bytes: archive.size,
         shared_bytes: None,
     })
 }
 
-fn describe(manifest: &Manifest, before: Option<&Manifest>) -> Option<SnapshotReport> {
+fn describe(manifest: &Manifest, before: Option<&Manifest>) -> Option<SnapshotStatus> {
     let archive = main_archive(manifest)?;
     let shared = |before: &ArchiveLayout| {
         let ids: HashSet<SegmentId> = before.segments.iter().map(|segment| segment.id).collect();
@@ -165,10 +152,10 @@ fn describe(manifest: &Manifest, before: Option<&Manifest>) -> Option<SnapshotRe
         let shared = shared.filter(|segment| ids.contains(&segment.id));
         shared.map(|segment| segment.len).sum()
     };
-    Some(SnapshotReport {
-        id: manifest.snapshot,
+    Some(SnapshotStatus {
+        snapshot: manifest.snapshot,
         created_at: manifest.created_at,
-        size_bytes: archive.size,
+        bytes: archive.size,
         shared_bytes: before.and_then(main_archive).map(shared),
     })
 }

@@ -1,11 +1,13 @@
 //! The report as text for people. The page contains it when it is loaded, and the script later
 //! replaces it. It is plain text; only `page` turns it into markup.
 
+use cachewfs_format::api::{
+    FailureStatus, JobClass, JobStatus, RepoOverview, RepoStatus, SnapshotStatus,
+};
 use serde::Serialize;
 
 use super::numbers::{count, size, span};
-use super::report::{FailureReport, JobReport, Report, RepositoryReport};
-use super::snapshots::SnapshotReport;
+use super::report::Report;
 
 /// An error is cut after this many characters. JSON and the log have the whole text.
 const MAX_ERROR_CHARS: usize = 400;
@@ -146,27 +148,31 @@ fn jobs_in_words(running: i64, waiting: i64) -> String {
 }
 
 fn attention(report: &Report) -> Vec<Row> {
-    let row = |key: String, repo: String, failure: &FailureReport, is_tried: bool| Row {
+    let row = |key: String, repo: String, failure: &FailureStatus, is_tried: bool| Row {
         key,
         tone: Tone::Bad,
         cells: vec![
             repo,
-            sentence(failure),
-            times(failure.failures),
-            next_try(is_tried, failure),
+            sentence(&failure.message),
+            times(failure.tries),
+            if is_tried {
+                "now".to_owned()
+            } else {
+                format!("in {}", next_try(report, failure))
+            },
         ],
     };
-    let rows = |repository: &RepositoryReport| {
-        let repo = repository.repo.to_string();
-        let of_mirror = repository.failure.as_ref();
+    let rows = |status: &RepoStatus| {
+        let repo = status.repo.to_string();
+        let of_mirror = status.failure.as_ref();
         let of_mirror =
-            of_mirror.map(|it| row(repo.clone(), repo.clone(), it, repository.job.is_some()));
-        let of_lfs = repository.lfs_failure.as_ref();
-        let of_lfs = of_lfs.map(|it| {
+            of_mirror.map(|it| row(repo.clone(), repo.clone(), it, status.job.is_some()));
+        let of_lfs = status.lfs_failure().map(|it| {
             let key = format!("{repo} lfs");
-            row(key, repo.clone(), it, repository.is_lfs_running)
+            row(key, repo.clone(), it, status.is_lfs_running())
         });
-        let of_work_tree = repository.notice.as_ref().map(|notice| Row {
+        let notice = status.published.as_ref().and_then(|it| it.notice.as_ref());
+        let of_work_tree = notice.map(|notice| Row {
             key: format!("{repo} work tree"),
             tone: Tone::Busy,
             cells: vec![
@@ -178,12 +184,13 @@ fn attention(report: &Report) -> Vec<Row> {
         });
         of_mirror.into_iter().chain(of_lfs).chain(of_work_tree)
     };
-    let mirrored = report.repositories.iter().filter(|of| of.has_mirror);
+    let all = report.repositories.iter().map(|of| &of.status);
+    let mirrored = all.filter(|status| status.has_mirror);
     mirrored.flat_map(rows).collect()
 }
 
-fn sentence(failure: &FailureReport) -> String {
-    let mut letters = failure.error.chars();
+fn sentence(message: &str) -> String {
+    let mut letters = message.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     let mut text = first.unwrap_or_default();
     text.extend(letters.by_ref().take(MAX_ERROR_CHARS));
@@ -191,73 +198,67 @@ fn sentence(failure: &FailureReport) -> String {
     text
 }
 
-fn times(failures: u32) -> String {
-    match failures {
-        1 => "once".to_owned(),
-        failures => format!("{failures} times in a row"),
+fn times(tries: u32) -> String {
+    match tries {
+        // A requested refresh begins to count anew.
+        0 | 1 => "once".to_owned(),
+        tries => format!("{tries} times in a row"),
     }
 }
 
-fn next_try(is_tried: bool, failure: &FailureReport) -> String {
-    if is_tried {
-        "now".to_owned()
-    } else {
-        format!("in {}", span(failure.next_try_seconds))
-    }
+fn next_try(report: &Report, failure: &FailureStatus) -> String {
+    span(failure.next_try_at.saturating_sub(report.now))
 }
 
 fn repositories(report: &Report) -> Vec<Row> {
-    let row = |repository: &RepositoryReport| {
-        let current = repository.snapshots.first();
+    let row = |overview: &RepoOverview| {
+        let status = &overview.status;
+        let current = overview.snapshots.first();
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
-        let lag = repository
-            .lag_seconds
-            .map(|lag| format!("{} ago", span(lag)));
+        let lag = overview.lag_seconds.map(|lag| format!("{} ago", span(lag)));
+        let kept = || overview.snapshots_total.to_string();
         Row {
-            key: repository.repo.to_string(),
-            tone: if repository.failure.is_some() || repository.lfs_failure.is_some() {
+            key: status.repo.to_string(),
+            tone: if status.is_failing() {
                 Tone::Bad
-            } else if repository.job.is_some() || repository.is_lfs_running {
+            } else if status.job.is_some() || status.is_lfs_running() {
                 Tone::Busy
             } else {
                 Tone::Good
             },
             cells: vec![
-                repository.repo.to_string(),
-                repository.state.to_owned(),
+                status.repo.to_string(),
+                status.state.as_str().to_owned(),
                 or_none(lag),
-                now(repository),
+                now(report, status),
                 or_none(current.map(short_id)),
                 or_none(current.map(|current| age(report.now, current))),
-                or_none(current.map(|current| size(current.size_bytes))),
-                or_none(current.filter(|_| repository.has_mirror).map(shared)),
-                or_none(
-                    repository
-                        .has_mirror
-                        .then(|| repository.snapshots_total.to_string()),
-                ),
+                or_none(current.map(|current| size(current.bytes))),
+                or_none(current.filter(|_| status.has_mirror).map(shared)),
+                or_none(status.has_mirror.then(kept)),
             ],
         }
     };
     report.repositories.iter().map(row).collect()
 }
 
-fn now(repository: &RepositoryReport) -> String {
-    match (&repository.job, &repository.failure) {
+fn now(report: &Report, status: &RepoStatus) -> String {
+    match (&status.job, &status.failure) {
         (Some(job), _) => activity(job),
-        (None, Some(failure)) => format!("failed, retry in {}", span(failure.next_try_seconds)),
-        (None, None) if repository.is_lfs_running => "getting LFS objects".to_owned(),
-        (None, None) if !repository.has_mirror => "no mirror here".to_owned(),
+        (None, Some(failure)) => format!("failed, retry in {}", next_try(report, failure)),
+        (None, None) if status.is_lfs_running() => "getting LFS objects".to_owned(),
+        (None, None) if !status.has_mirror => "no mirror here".to_owned(),
         (None, None) => "idle".to_owned(),
     }
 }
 
-fn activity(job: &JobReport) -> String {
+fn activity(job: &JobStatus) -> String {
     let (doing, waiting) = match job.class {
-        "clone" => ("cloning", "waiting to clone"),
-        "update" => ("updating", "waiting to update"),
-        "maintain" => ("maintaining", "waiting to maintain"),
-        _ => ("publishing", "waiting to publish"),
+        JobClass::Clone => ("cloning", "waiting to clone"),
+        JobClass::Update => ("updating", "waiting to update"),
+        JobClass::Publish => ("publishing", "waiting to publish"),
+        JobClass::Maintain => ("maintaining", "waiting to maintain"),
+        JobClass::Lfs => ("getting LFS objects", "waiting to get LFS objects"),
     };
     let what = match &job.waits_for {
         Some(daemon) => format!("waiting for {daemon} to publish"),
@@ -272,10 +273,10 @@ fn activity(job: &JobReport) -> String {
 
 fn jobs(report: &Report) -> Vec<Row> {
     let row = |jobs: &super::report::JobsReport| Row {
-        key: jobs.class.to_owned(),
+        key: jobs.class.as_str().to_owned(),
         tone: Tone::Good,
         cells: vec![
-            jobs.class.to_owned(),
+            jobs.class.as_str().to_owned(),
             jobs.running.to_string(),
             jobs.waiting.to_string(),
         ],
@@ -309,26 +310,27 @@ fn git(report: &Report) -> Vec<Row> {
 }
 
 fn snapshots(report: &Report) -> Vec<Row> {
-    let rows = |repository: &RepositoryReport| {
-        let row = |snapshot: &SnapshotReport| Row {
-            key: format!("{} {}", repository.repo, snapshot.id),
+    let rows = |overview: &RepoOverview| {
+        let repo = overview.status.repo.to_string();
+        let row = |snapshot: &SnapshotStatus| Row {
+            key: format!("{repo} {}", snapshot.snapshot),
             tone: Tone::Good,
             cells: vec![
                 short_id(snapshot),
-                repository.repo.to_string(),
+                repo.clone(),
                 age(report.now, snapshot),
-                size(snapshot.size_bytes),
+                size(snapshot.bytes),
                 shared(snapshot),
-                size(snapshot.size_bytes - snapshot.shared_bytes.unwrap_or(0)),
+                size(snapshot.bytes - snapshot.shared_bytes.unwrap_or(0)),
             ],
         };
-        repository.snapshots.iter().map(row).collect::<Vec<_>>()
+        overview.snapshots.iter().map(row).collect::<Vec<_>>()
     };
     report.repositories.iter().flat_map(rows).collect()
 }
 
-fn short_id(snapshot: &SnapshotReport) -> String {
-    let id = snapshot.id.to_string();
+fn short_id(snapshot: &SnapshotStatus) -> String {
+    let id = snapshot.snapshot.to_string();
     let (commit, refs) = id.split_once('-').unwrap_or((&id, ""));
     let mut short: String = commit.chars().take(SHORT_ID_CHARS).collect();
     if !refs.is_empty() {
@@ -338,19 +340,19 @@ fn short_id(snapshot: &SnapshotReport) -> String {
     short
 }
 
-fn shared(snapshot: &SnapshotReport) -> String {
+fn shared(snapshot: &SnapshotStatus) -> String {
     match snapshot.shared_bytes {
         // The oldest snapshot, or the one before is deleted or not known here.
         None => "–".to_owned(),
         // Rounded down: "100.0 %" would say that nothing is new.
         Some(shared) => {
-            let tenths = shared.saturating_mul(1000) / snapshot.size_bytes.max(1);
+            let tenths = shared.saturating_mul(1000) / snapshot.bytes.max(1);
             format!("{}.{} %", tenths / 10, tenths % 10)
         }
     }
 }
 
-fn age(now: u64, snapshot: &SnapshotReport) -> String {
+fn age(now: u64, snapshot: &SnapshotStatus) -> String {
     format!("{} ago", span(now.saturating_sub(snapshot.created_at)))
 }
 
@@ -360,14 +362,8 @@ mod tests {
 
     #[test]
     fn a_long_error_is_cut() {
-        let failure = |error: &str| FailureReport {
-            error: error.to_owned(),
-            failures: 1,
-            next_try_seconds: 3,
-        };
-
-        assert_eq!(sentence(&failure("git failed")), "Git failed.");
-        let long = sentence(&failure(&"ä".repeat(10_000)));
+        assert_eq!(sentence("git failed"), "Git failed.");
+        let long = sentence(&"ä".repeat(10_000));
         assert_eq!(long.chars().count(), MAX_ERROR_CHARS + 2);
         assert!(long.ends_with('…'));
     }

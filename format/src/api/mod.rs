@@ -4,6 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod repos;
+
+pub use repos::{
+    FailureStatus, JobClass, JobStatus, LfsStatus, MirrorState, PublishedLfs, PublishedStatus,
+    RefsStatus, RepoDetail, RepoList, RepoOverview, RepoStatus, SnapshotStatus,
+};
+
 use crate::{ArchiveKind, ObjectId, RepoName, SnapshotId};
 
 /// `X-Cachew-Snapshot-Commit`: the commit of HEAD of the served snapshot.
@@ -227,148 +234,4 @@ pub struct ForgetAnswer {
     pub repo: RepoName,
     /// Whether its snapshots were deleted from the store too.
     pub store: bool,
-}
-
-/// The state of a repository in the daemon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoStatus {
-    /// The repository.
-    pub repo: RepoName,
-    /// The state of its mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
-    pub state: String,
-    /// The last failure as a sentence, if the last job failed.
-    pub error: Option<String>,
-    /// The last failure with its code and its retries.
-    #[serde(default)]
-    pub failure: Option<FailureStatus>,
-    /// When the last successful update of the mirror was, in seconds since the epoch.
-    pub updated_at: Option<u64>,
-    /// The job that is running or waiting for this repository.
-    #[serde(default)]
-    pub job: Option<JobStatus>,
-    /// When the next periodic update begins, in seconds since the epoch. A request may start an
-    /// update earlier. `None` if there is no mirror that is updated periodically.
-    #[serde(default)]
-    pub next_update_at: Option<u64>,
-    /// The published snapshot.
-    pub published: Option<PublishedStatus>,
-    /// The LFS archive. `None` if no client has requested it yet, or if no file is stored with Git
-    /// LFS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lfs: Option<LfsStatus>,
-}
-
-/// The details of one repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoDetail {
-    /// The repository's item in the list.
-    #[serde(flatten)]
-    pub status: RepoStatus,
-    /// The refs of the mirror, or `None` if there is no mirror.
-    pub refs: Option<RefsStatus>,
-    /// The newest snapshots, newest first.
-    pub snapshots: Vec<SnapshotStatus>,
-    /// The number of snapshots that the store keeps.
-    pub snapshots_total: usize,
-}
-
-/// A job of a repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobStatus {
-    /// `clone`, `update`, `publish` or `maintain`.
-    pub class: String,
-    /// Whether the job is running. If not, it is waiting for its turn.
-    pub is_running: bool,
-    /// How long the job has been running or waiting, in seconds.
-    pub since_seconds: u64,
-    /// The name of another daemon that is publishing this repository, if the job waits for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waits_for: Option<String>,
-}
-
-/// The refs of a mirror.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefsStatus {
-    /// The commit of HEAD, or `None` if HEAD has no commit.
-    pub head: Option<ObjectId>,
-    /// The first refs in the order of their names, with the id of the object that each names.
-    pub named: BTreeMap<String, ObjectId>,
-    /// Whether the mirror has more refs than `named`.
-    pub is_cut: bool,
-}
-
-/// A snapshot that the store keeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotStatus {
-    /// Its id.
-    pub snapshot: SnapshotId,
-    /// When it was made, in seconds since the epoch.
-    pub created_at: u64,
-    /// The length in bytes of the checkout archive, or of the mirror archive if there is no other.
-    pub bytes: u64,
-    /// The bytes of this archive whose segments the previous snapshot has too. `None` for the
-    /// oldest snapshot.
-    pub shared_bytes: Option<u64>,
-}
-
-/// The state of a repository's LFS archive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LfsStatus {
-    /// Whether the daemon is making it now.
-    pub is_running: bool,
-    /// The published LFS archive, if there is one.
-    pub published: Option<PublishedLfs>,
-    /// The reason why the last attempt failed, if it failed.
-    pub failure: Option<FailureStatus>,
-}
-
-/// A published LFS archive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedLfs {
-    /// The snapshot whose LFS objects the archive has.
-    pub snapshot: SnapshotId,
-    /// When it became current, in seconds since the epoch.
-    pub published_at: u64,
-    /// The length of the archive in bytes.
-    pub bytes: u64,
-}
-
-/// The reason why the daemon can't bring a repository up to date.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailureStatus {
-    /// A stable code for programs: one of [`code`].
-    pub code: String,
-    /// A sentence for people.
-    pub message: String,
-    /// When the first of these failures was, in seconds since the epoch.
-    pub since: u64,
-    /// The number of tries since then, or since the last refresh that a client requested.
-    pub tries: u32,
-    /// When the next retry is, in seconds since the epoch.
-    pub next_try_at: u64,
-}
-
-/// The published state of a repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedStatus {
-    /// The current snapshot.
-    pub snapshot: SnapshotId,
-    /// When it became current, in seconds since the epoch.
-    pub published_at: u64,
-    /// The length of the mirror archive in bytes.
-    pub mirror_bytes: u64,
-    /// The length of the checkout archive in bytes, or `None` if there is no checkout archive.
-    pub checkout_bytes: Option<u64>,
-    /// A sentence about files of HEAD's tree that the work tree doesn't have, if there are any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub notice: Option<String>,
-}
-
-/// The list of all repositories.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoList {
-    /// The repositories, in the order of their names.
-    pub repos: Vec<RepoStatus>,
-    /// The hosts that the daemon mirrors from.
-    pub hosts: Vec<String>,
 }
