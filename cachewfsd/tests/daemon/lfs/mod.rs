@@ -1,0 +1,4 @@
+//! LFS archives.
+
+pub(crate) mod archives;
+mod failures;

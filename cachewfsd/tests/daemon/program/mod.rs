@@ -1,0 +1,5 @@
+//! `cachewfsd` as a process.
+
+mod private;
+pub(crate) mod service;
+mod traces;

@@ -1,0 +1,7 @@
+//! Publishing: by one daemon, by several that share a store, and to a restored store.
+
+mod backup;
+mod leases;
+mod replicas;
+pub(crate) mod snapshots;
+mod storm;

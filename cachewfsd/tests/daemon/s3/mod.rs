@@ -1,0 +1,10 @@
+//! The store in a bucket, on an S3 server that the tests start.
+
+pub(crate) mod bucket;
+mod cost;
+mod disk;
+mod many;
+mod outage;
+mod refused;
+mod repair;
+mod tls;
