@@ -6,7 +6,7 @@ use cachewfs_format::api::{
 };
 use cachewfs_format::{ArchiveKind, Pointer, RepoName};
 
-use super::error::{lfs_status, repository_status};
+use super::error::{lfs_answer, repository_answer};
 use crate::base::chain;
 use crate::repository::{CurrentJob, LfsState, Repository, RunFailure, Status};
 
@@ -89,7 +89,7 @@ fn describe_lfs(state: Option<LfsState>, pointer: Option<&Pointer>) -> Option<Lf
         })
     });
     let failure = state.failure.as_ref().map(|failure| FailureStatus {
-        code: lfs_status(&failure.error).1.to_owned(),
+        code: lfs_answer(&failure.error).code.to_owned(),
         message: chain(&*failure.error),
         since: failure.since,
         tries: failure.tries,
@@ -121,7 +121,7 @@ fn describe_failure(failure: &RunFailure, audience: Audience) -> FailureStatus {
         (code::UPSTREAM_NOT_FOUND, text.to_owned())
     } else {
         (
-            repository_status(&failure.error).1,
+            repository_answer(&failure.error).code,
             chain(&failure.error),
         )
     };

@@ -10,9 +10,9 @@ use cachewfs_format::api::{ErrorBody, ErrorDetail, code};
 use tracing::{debug, error};
 
 use super::git::GitHttpError;
-use super::lfs::{lfs_advice, lfs_status};
-use super::repository::{repository_advice, repository_status};
-use super::store::{store_advice, store_status};
+use super::lfs::lfs_answer;
+use super::repository::repository_answer;
+use super::store::store_answer;
 use crate::auth::PolicyError;
 use crate::base::chain;
 use crate::http::route::UrlError;
@@ -139,7 +139,7 @@ impl ApiError {
             }
             Self::NoLfs { .. } => (StatusCode::NOT_FOUND, code::NO_LFS),
             Self::LfsOff => (StatusCode::NOT_IMPLEMENTED, code::LFS_UNAVAILABLE),
-            Self::Lfs(error) => lfs_status(error),
+            Self::Lfs(error) => lfs_answer(error).status_and_code(),
             Self::NoCheckout { .. } => (StatusCode::NOT_FOUND, code::NO_CHECKOUT),
             Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_REPO),
             Self::PreconditionFailed => {
@@ -159,9 +159,9 @@ impl ApiError {
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, code::FORBIDDEN),
             Self::Policy(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::POLICY_FAILED),
             Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
-            Self::Repository(error) => repository_status(error),
+            Self::Repository(error) => repository_answer(error).status_and_code(),
             Self::Git(error) => error.status_and_code(),
-            Self::Store(error) => store_status(error),
+            Self::Store(error) => store_answer(error).status_and_code(),
             Self::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::STORE_FAILED),
             Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL),
         }
@@ -191,7 +191,7 @@ impl ApiError {
             Self::NoCheckout { .. } => "Use mirror.tar.zst instead.",
             Self::NoLfs { .. } => "snapshot.tar.zst has all files.",
             Self::LfsOff => "Ask the operator to enable them, or run git lfs pull in a clone.",
-            Self::Lfs(error) => lfs_advice(error),
+            Self::Lfs(error) => lfs_answer(error).advice,
             Self::UnknownRepo { .. } => {
                 "Send GET to the stable URL of its snapshot to have it mirrored."
             }
@@ -212,9 +212,9 @@ impl ApiError {
                 "Send the daemon's token in X-Cachewfs-Token and upstream's in Authorization."
             }
             Self::Forbidden { .. } => "Ask the operator for access.",
-            Self::Repository(error) => repository_advice(error),
+            Self::Repository(error) => repository_answer(error).advice,
             Self::Git(error) => error.advice(),
-            Self::Store(error) => store_advice(error),
+            Self::Store(error) => store_answer(error).advice,
             Self::Read(_) | Self::Task(_) | Self::Policy(_) => "See the daemon's log.",
         }
     }

@@ -3,31 +3,33 @@
 use axum::http::StatusCode;
 use cachewfs_format::api::code;
 
+use super::answer::ErrorAnswer;
 use crate::mirror::is_disk_full;
 use crate::publish::{LfsError, PublishError};
 
-/// Returns the status and code for an error of an LFS archive.
-pub(in crate::http) fn lfs_status(error: &LfsError) -> (StatusCode, &'static str) {
+/// Returns the answer to an error of an LFS archive.
+pub(in crate::http) fn lfs_answer(error: &LfsError) -> ErrorAnswer {
+    let mut answer = match error {
+        LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
+            ErrorAnswer::new(
+                StatusCode::BAD_GATEWAY,
+                code::LFS_FAILED,
+                "The daemon tries again by itself; git lfs pull in a clone asks upstream directly.",
+            )
+        }
+        LfsError::Publish(PublishError::Stopping) => ErrorAnswer::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            code::STOPPING,
+            "Look at the daemon's log.",
+        ),
+        LfsError::Publish(_) => ErrorAnswer::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            code::PUBLISH_FAILED,
+            "Look at the daemon's log.",
+        ),
+    };
     if is_disk_full(error) {
-        return (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
+        (answer.status, answer.code) = (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
     }
-    match error {
-        LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
-            (StatusCode::BAD_GATEWAY, code::LFS_FAILED)
-        }
-        LfsError::Publish(PublishError::Stopping) => {
-            (StatusCode::SERVICE_UNAVAILABLE, code::STOPPING)
-        }
-        LfsError::Publish(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::PUBLISH_FAILED),
-    }
-}
-
-/// Returns the next step for the reader of the message.
-pub(super) fn lfs_advice(error: &LfsError) -> &'static str {
-    match error {
-        LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
-            "The daemon tries again by itself; git lfs pull in a clone asks upstream directly."
-        }
-        LfsError::Publish(_) => "Look at the daemon's log.",
-    }
+    answer
 }

@@ -4,6 +4,7 @@
 //! Codes are part of the interface (`cachewfs_format::api::code`, `docs/http-api.md`); messages may
 //! change.
 
+mod answer;
 mod api;
 mod git;
 mod lfs;
@@ -12,6 +13,6 @@ mod store;
 
 pub(super) use api::{ApiError, MovedTo};
 pub(super) use git::GitHttpError;
-pub(super) use lfs::lfs_status;
-pub(super) use repository::repository_status;
-pub(super) use store::store_status;
+pub(super) use lfs::lfs_answer;
+pub(super) use repository::repository_answer;
+pub(super) use store::store_answer;

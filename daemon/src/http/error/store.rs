@@ -3,14 +3,17 @@
 use axum::http::StatusCode;
 use cachewfs_format::api::code;
 
+use super::answer::ErrorAnswer;
 use crate::store::StoreError;
 
-/// Returns the status and code for an error of the store.
-pub(in crate::http) fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
+/// Returns the answer to an error of the store.
+pub(in crate::http) fn store_answer(error: &StoreError) -> ErrorAnswer {
     match error {
-        StoreError::Tier(error) if error.is_outage() => {
-            (StatusCode::SERVICE_UNAVAILABLE, code::STORE_UNAVAILABLE)
-        }
+        StoreError::Tier(error) if error.is_outage() => ErrorAnswer::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            code::STORE_UNAVAILABLE,
+            "Retry in a moment, or ask another replica.",
+        ),
         StoreError::Tier(_)
         | StoreError::Unreadable { .. }
         | StoreError::WrongDigest { .. }
@@ -22,26 +25,10 @@ pub(in crate::http) fn store_status(error: &StoreError) -> (StatusCode, &'static
         | StoreError::TooSlow
         | StoreError::Collecting
         | StoreError::Stopping
-        | StoreError::Copy(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::STORE_FAILED),
-    }
-}
-
-pub(super) fn store_advice(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Tier(error) if error.is_outage() => {
-            "Retry in a moment, or ask another replica."
-        }
-        StoreError::Tier(_)
-        | StoreError::Unreadable { .. }
-        | StoreError::WrongDigest { .. }
-        | StoreError::Misplaced { .. }
-        | StoreError::Encode { .. }
-        | StoreError::BadSegment { .. }
-        | StoreError::BeyondEnd
-        | StoreError::Gone { .. }
-        | StoreError::TooSlow
-        | StoreError::Collecting
-        | StoreError::Stopping
-        | StoreError::Copy(_) => "See the daemon's log.",
+        | StoreError::Copy(_) => ErrorAnswer::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            code::STORE_FAILED,
+            "See the daemon's log.",
+        ),
     }
 }

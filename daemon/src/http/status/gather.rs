@@ -15,7 +15,7 @@ use super::snapshots::{DescribedSnapshots, of_pointer};
 use crate::base::{chain, map_concurrently, seconds_since_epoch};
 use crate::http::app::App;
 use crate::http::describe::{Audience, Pointers, describe, with_snapshots};
-use crate::http::error::{ApiError, store_status};
+use crate::http::error::{ApiError, store_answer};
 use crate::readiness::Readiness;
 use crate::repository::Repository;
 use crate::store::StoreError;
@@ -220,7 +220,7 @@ fn overview(
 fn unreadable_store(error: &StoreError) -> FailureStatus {
     let now = seconds_since_epoch();
     FailureStatus {
-        code: store_status(error).1.to_owned(),
+        code: store_answer(error).code.to_owned(),
         message: chain(error),
         since: now,
         tries: 1,
