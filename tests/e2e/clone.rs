@@ -1,13 +1,11 @@
 //! `cachewfs clone`: an ordinary clone that borrows its objects from the mount.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cachewfs_tests::{
     Dice, Fault, GitRepo, Link, MountProcess, Proxy, Site, assert_index_checksum, binary,
-    can_mount, git, git_with_input, run, try_git, wait_until,
+    can_mount, git, git_with_input, run, try_git, wait_until, write_file,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -339,8 +337,7 @@ fn a_copy_of_a_mounted_repository_says_that_it_has_no_objects() {
     assert!(status(&mounted).status.success());
     // The path of the hint.
     let objects = format!("{}/.git/cachewfs/objects\n", mounted.display());
-    let mut alternates = File::create(copy.join(".git/objects/info/alternates")).unwrap();
-    alternates.write_all(objects.as_bytes()).unwrap();
+    write_file(&copy.join(".git/objects/info/alternates"), objects);
     assert!(status(&copy).status.success());
     assert_eq!(git(&copy, &["status", "--porcelain"]), "");
 }

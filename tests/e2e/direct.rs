@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cachewfs_tests::{
     DaemonProcess, Dice, Fault, GitRepo, MountProcess, Proxy, RecordingProxy, Site, TestBucket,
-    binary, can_mount, free_address, git, s3_bucket, wait_until,
+    binary, can_mount, free_address, git, s3_bucket, wait_until, write_file,
 };
 
 /// A part of every signed URL. No log may contain it.
@@ -151,10 +151,7 @@ fn team_only(directory: &std::path::Path) -> (String, String) {
     writeln!(hash.stdin.take().unwrap(), "{TOKEN}").unwrap();
     let hashed = hash.wait_with_output().unwrap();
     assert!(hashed.status.success());
-    let write = |name: &str, content: &[u8]| {
-        let mut file = std::fs::File::create(directory.join(name)).unwrap();
-        file.write_all(content).unwrap();
-    };
+    let write = |name: &str, content: &[u8]| write_file(&directory.join(name), content);
     write("tokens", &hashed.stdout);
     write("policy.rego", POLICY.as_bytes());
     write("token", TOKEN.as_bytes());

@@ -1,13 +1,14 @@
 //! A daemon is killed in the middle of each kind of work: nothing is damaged and no garbage stays.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{DaemonProcess, GitRepo, Site, bytes_below, git, try_git, wait_until};
+use cachewfs_tests::{
+    DaemonProcess, Dice, GitRepo, Site, bytes_below, git, try_git, wait_until, write_file,
+};
 
 /// How often a test kills its daemon.
 const ROUNDS: u64 = 4;
@@ -56,18 +57,18 @@ impl Gate {
             "#!/bin/sh\ntouch {shown}/asked\n\
              while [ -e {shown}/closed ]; do sleep 0.02; done\nexec \"$@\"\n"
         );
-        write(&hook, &script);
+        write_file(&hook, &script);
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
         let config = directory.join("config");
         let text = format!("[uploadpack]\npackObjectsHook = {}\n", hook.display());
-        write(&config, &text);
+        write_file(&config, &text);
         let tables = format!("[git]\nconfig_file = \"{}\"\n", config.display());
         (Self(directory), tables)
     }
 
     fn close(&self) {
         fs::remove_file(self.0.join("asked")).ok();
-        write(&self.0.join("closed"), "");
+        write_file(&self.0.join("closed"), "");
     }
 
     fn open(&self) {
@@ -81,24 +82,9 @@ impl Gate {
     }
 }
 
-fn write(path: &Path, text: &str) {
-    fs::File::create(path)
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-}
-
 /// Pushes a commit with a file that doesn't compress. Returns the commit's id.
 fn push(repo: &mut GitRepo, number: u64) -> String {
-    let mut state = number.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let noise = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    });
-    let bytes: Vec<u8> = noise.take(ROUND_BYTES).collect();
-    repo.write("noise", &bytes);
+    repo.write("noise", &Dice::new(number).noise(ROUND_BYTES));
     let commit = repo.commit(&format!("push {number}"));
     repo.push();
     commit

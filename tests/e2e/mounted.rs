@@ -1,11 +1,12 @@
 //! git, libgit2 and ordinary programs in a mounted repository.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, git_with_input, try_git};
+use cachewfs_tests::{
+    Site, assert_index_checksum, can_mount, git, git_with_input, try_git, write_file,
+};
 
 /// Commands that only read. Each must print in the mount what it prints in a clone.
 const READ_ONLY_COMMANDS: [&[&str]; 14] = [
@@ -240,8 +241,7 @@ fn a_plain_git_clone_copies_no_pack() {
     assert_eq!(fs::read_to_string(&alternates).unwrap(), objects);
     // Clones that were made with earlier versions have the other path.
     for objects in [objects, format!("{point}/.objects/local/project/objects\n")] {
-        let mut file = fs::File::create(&alternates).unwrap();
-        file.write_all(objects.as_bytes()).unwrap();
+        write_file(&alternates, objects);
         assert_eq!(packs(&plain.join(".git/objects/pack")), 0);
         assert_eq!(git(&plain, &["status", "--porcelain"]), "");
         assert!(try_git(&plain, &["fsck"]).status.success());

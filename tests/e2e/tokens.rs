@@ -1,11 +1,10 @@
 //! A daemon that requires a token, and mounts with and without one.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{DaemonProcess, Site, binary, can_mount, git, run, wait_until};
+use cachewfs_tests::{DaemonProcess, Site, binary, can_mount, git, run, wait_until, write_file};
 
 const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
                       allow if \"team\" in input.groups\n";
@@ -21,9 +20,9 @@ fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
     let said = String::from_utf8(made.stderr).unwrap();
     let token = said.trim().rsplit(' ').next().unwrap();
     assert!(token.starts_with("cwfs_"), "{said}");
-    write(&path("tokens"), &made.stdout);
-    write(&path("policy.rego"), POLICY.as_bytes());
-    write(&path("token"), format!("{token}\n").as_bytes());
+    write_file(&path("tokens"), &made.stdout);
+    write_file(&path("policy.rego"), POLICY);
+    write_file(&path("token"), format!("{token}\n"));
     let section = format!(
         "[auth]\ntokens_file = \"{}\"\npolicy = \"{}\"\n",
         path("tokens").display(),
@@ -31,10 +30,6 @@ fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
     );
     let daemon = DaemonProcess::start_with_tables(&path("daemon"), &site.upstreams(), &section);
     (daemon, token.to_owned())
-}
-
-fn write(path: &Path, content: &[u8]) {
-    File::create(path).unwrap().write_all(content).unwrap();
 }
 
 fn mentions(file: &Path, text: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Measures directories, and mounts filesystems that tests can fill.
+//! Writes files, measures directories, and mounts filesystems that tests can fill.
 
 use std::fs;
 use std::io::Write as _;
@@ -6,6 +6,13 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
+
+/// Writes a file, and creates its directories.
+pub fn write_file(path: &Path, content: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(content.as_ref()).unwrap();
+}
 
 /// Returns the sum of the lengths of all files below `directory`, or 0 if it doesn't exist.
 pub fn bytes_below(directory: &Path) -> u64 {

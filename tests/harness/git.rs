@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::disk::write_file;
+
 /// The file that takes the place of the user's `~/.gitconfig`.
 const GIT_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/xdg/git/config");
 /// A value of `XDG_CONFIG_HOME` with which git finds [`GIT_CONFIG`]: git-lfs runs git without the
@@ -15,19 +17,24 @@ const CONFIG_HOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/xdg");
 
 /// Runs git in `directory` without the configuration of the machine or its user. Returns git's
 /// output. Panics with git's standard error if git fails.
-pub fn git(directory: impl AsRef<Path>, arguments: &[&str]) -> String {
-    let output = try_git(directory.as_ref(), arguments);
+pub fn git<A: AsRef<OsStr>>(directory: impl AsRef<Path>, arguments: &[A]) -> String {
+    output_of(git_command(directory.as_ref()).args(arguments))
+}
+
+/// Runs git like [`git`], and returns its result also if git fails.
+pub fn try_git<A: AsRef<OsStr>>(directory: &Path, arguments: &[A]) -> Output {
+    git_command(directory).args(arguments).output().unwrap()
+}
+
+fn output_of(git: &mut Command) -> String {
+    let output = git.output().unwrap();
+    let arguments: Vec<_> = git.get_args().collect();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
         "git {arguments:?} failed: {stderr}"
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Runs git like [`git`], and returns its result also if git fails.
-pub fn try_git(directory: &Path, arguments: &[&str]) -> Output {
-    git_command(directory).args(arguments).output().unwrap()
 }
 
 /// Runs git like [`git`], with `input` on its standard input.
@@ -50,20 +57,12 @@ pub fn git_with_input(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec
 
 /// Runs git like [`git`]; authors and committers date their work `seconds` after a fixed time. So
 /// commits that a test makes within one second still have an order.
-pub fn git_at_time(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
+pub fn git_at_time<A: AsRef<OsStr>>(directory: &Path, seconds: u64, arguments: &[A]) -> String {
     let date = format!("{} +0000", 1_700_000_000 + seconds);
-    let output = git_command(directory)
-        .env("GIT_AUTHOR_DATE", &date)
-        .env("GIT_COMMITTER_DATE", &date)
-        .args(arguments)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let mut git = git_command(directory);
+    git.env("GIT_AUTHOR_DATE", &date)
+        .env("GIT_COMMITTER_DATE", &date);
+    output_of(git.args(arguments))
 }
 
 /// Creates a bare repository as the daemon creates mirrors: with loose refs and `packed-refs`,
@@ -102,11 +101,7 @@ pub fn add_loose_objects(directory: &Path, prefix: &str, count: u32) {
     let mut paths = String::new();
     for number in 0..count {
         let path = files.path().join(number.to_string());
-        let content = format!("{prefix} {number}");
-        fs::File::create(&path)
-            .unwrap()
-            .write_all(content.as_bytes())
-            .unwrap();
+        write_file(&path, format!("{prefix} {number}"));
         paths.extend([path.to_str().unwrap(), "\n"]);
     }
     let arguments = ["hash-object", "-w", "--no-filters", "--stdin-paths"];
@@ -148,9 +143,7 @@ impl GitRepo {
 
     /// Writes a file of the work tree, and creates its directories.
     pub fn write(&self, name: impl AsRef<OsStr>, content: &[u8]) {
-        let path = self.work.join(name.as_ref());
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::File::create(path).unwrap().write_all(content).unwrap();
+        write_file(&self.work.join(name.as_ref()), content);
     }
 
     /// Writes a file of the work tree whose name is not UTF-8.

@@ -10,7 +10,8 @@
 //! | `s3`, `bucket`, `with_s3` | a real S3 server, and the objects in its buckets |
 //! | `forward` | forwards connections; `proxy`, `recording_proxy` and `link` are built on it |
 //! | `proxy`, `recording_proxy`, `link` | damages, records or slows down connections |
-//! | `network`, `disk` | network namespaces and small filesystems that fail on demand |
+//! | `network` | network namespaces that fail on demand |
+//! | `disk` | files, and small filesystems that fill up |
 //! | `names`, `freezer` | host names that change, and processes that are frozen |
 //! | `archive`, `http`, `wait`, `dice` | verifying archives, requests, waiting, seeded choices |
 
@@ -44,7 +45,7 @@ mod wait;
 
 pub use archive::{extract_archive, verify_archive};
 pub use dice::Dice;
-pub use disk::{SmallDisk, bytes_below};
+pub use disk::{SmallDisk, bytes_below, write_file};
 pub use freezer::Freezer;
 pub use git::{
     GitRepo, add_loose_objects, assert_index_checksum, git, git_at_time, git_command,
@@ -59,7 +60,7 @@ pub use mount::MountProcess;
 pub use names::HostNames;
 pub use network::Network;
 pub use other_user::{OtherUser, USER, said};
-pub use process::{DaemonProcess, binary, free_address, run};
+pub use process::{DaemonProcess, binary, free_address, run, served_address};
 pub use proxy::{Fault, Proxy};
 pub use recording_proxy::RecordingProxy;
 pub use s3::{S3Server, TestBucket, s3_bucket};

@@ -1,7 +1,6 @@
 //! Starts the programs of this workspace, and ends them by their process ids.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bytes_below;
+use crate::disk::write_file;
 use crate::s3::{ask, store_tables};
 use crate::wait::{pause, wait_until};
 
@@ -130,19 +130,14 @@ impl DaemonProcess {
     }
 
     /// Starts a daemon that listens on `address`, with `text` as the rest of its configuration
-    /// file.
+    /// file. If the port is 0, the daemon chooses one, and can't be started again.
     ///
     /// If `wrapper` isn't empty, it is a command that executes the daemon, like `ip netns exec
     /// NAME`. The configuration file and the log are in `directory`. Returns when the daemon
     /// accepts connections.
     pub fn launch(directory: &Path, (wrapper, address): (&[&str], SocketAddr), text: &str) -> Self {
-        fs::create_dir_all(directory).unwrap();
         let config = directory.join("cachewfsd.toml");
-        let text = format!("listen = \"{address}\"\n{text}");
-        fs::File::create(&config)
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
+        write_file(&config, format!("listen = \"{address}\"\n{text}"));
         let log = directory.join("log");
         let wrapper: Vec<_> = wrapper.iter().map(|&word| word.to_owned()).collect();
         let process = spawn(&wrapper, (&config, &log));
@@ -158,13 +153,15 @@ impl DaemonProcess {
     }
 
     fn wait_until_ready(&mut self) {
-        let address = self.address;
-        let process = &mut self.process;
+        let (process, address) = (&mut self.process, &mut self.address);
         let log = &self.log;
         wait_until("the daemon answers", || {
             let log = || fs::read_to_string(log).unwrap_or_default();
             assert!(!process.has_ended(), "the daemon ended; its log: {}", log());
-            TcpStream::connect(address).is_ok()
+            if address.port() == 0 {
+                *address = served_address(&log()).unwrap_or(*address);
+            }
+            address.port() != 0 && TcpStream::connect(*address).is_ok()
         });
     }
 
@@ -212,6 +209,11 @@ impl DaemonProcess {
         sent.unwrap_or_else(|| bytes_below(&store))
     }
 
+    /// Sends a signal to the daemon.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Ends the daemon with SIGTERM. Returns its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.process.signal(Signal::TERM);
@@ -257,6 +259,15 @@ pub(crate) fn wrapped(wrapper: &[&str], program: &str) -> Command {
     let mut command = Command::new(first);
     command.args(others).arg(program);
     command
+}
+
+/// Returns the IPv4 address that a daemon with this log listens on, or `None` if it doesn't listen
+/// yet.
+pub fn served_address(log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once("Serving http://")?;
+    let is_end = |letter: char| !letter.is_ascii_digit() && !".:".contains(letter);
+    let (address, _) = rest.split_once(is_end)?;
+    Some(address.parse().unwrap())
 }
 
 /// Returns an address of the loopback interface with a free port.

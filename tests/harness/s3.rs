@@ -22,6 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
+use crate::disk::write_file;
 use crate::wait::pause;
 
 /// At most this many polls of a starting server. It takes a few seconds, on a busy machine more.
@@ -201,12 +202,8 @@ impl S3Server {
 
     fn start_at(program: &Path, ports: &[u16; 8]) -> Option<Self> {
         let directory = TempDir::with_prefix("cachewfs-s3-").unwrap().keep();
-        let write = |name: &str, content: &str| {
-            let mut file = File::create(directory.join(name)).unwrap();
-            file.write_all(content.as_bytes()).unwrap();
-        };
-        write("identities.json", IDENTITIES);
-        write("credentials", CREDENTIALS);
+        write_file(&directory.join("identities.json"), IDENTITIES);
+        write_file(&directory.join("credentials"), CREDENTIALS);
         let log = File::create(directory.join("log")).unwrap();
         let [
             s3,

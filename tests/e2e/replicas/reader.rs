@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use cachewfs_format::Digest;
-use cachewfs_tests::{HttpAnswer, extract_archive, git, verify_archive};
+use cachewfs_tests::{HttpAnswer, extract_archive, git, verify_archive, write_file};
 
 use super::client::Client;
 use super::upstreams::Upstream;
@@ -127,10 +126,7 @@ pub(super) fn extract(directory: &Path, bytes: &[u8]) -> PathBuf {
     let clone = directory.join("clone");
     fs::create_dir_all(&clone).unwrap();
     let archive = directory.join("archive.tar.zst");
-    fs::File::create(&archive)
-        .unwrap()
-        .write_all(bytes)
-        .unwrap();
+    write_file(&archive, bytes);
     extract_archive(&archive, &clone);
     clone
 }

@@ -1,63 +1,14 @@
 //! Requests that are passed on: stock git against a daemon in front of an upstream that speaks
 //! HTTP.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method};
 
+use crate::support::captured_log::CapturedLog;
 use crate::support::http_upstream::*;
 use crate::support::pkt;
 use crate::support::test_daemon::*;
-
-pub(crate) const WITH_GIT: &str = "git.example.com/org/repo.git";
-
-pub(crate) fn grown_upstream(daemon: &TestDaemon) -> (PathBuf, String) {
-    let work = daemon.create_upstream();
-    write_file(&work.join("file"), noise(1, 100_000));
-    commit_and_push(&work, "one");
-    write_file(&work.join("file"), noise(2, 100_000));
-    let head = commit_and_push(&work, "two");
-    (work, head)
-}
-
-pub(crate) async fn state(daemon: &TestDaemon) -> String {
-    let path = format!("/api/v1/repos/{REPO}");
-    let status: serde_json::Value = daemon.get(&path, &[]).await.json().await.unwrap();
-    status["state"].as_str().unwrap().to_owned()
-}
-
-pub(crate) async fn post(client: &Client, url: String, body: Vec<u8>) -> Response {
-    let mut request = client.post(url).body(body);
-    for (name, value) in pkt::HEADERS {
-        request = request.header(name, value);
-    }
-    request.send().await.unwrap()
-}
-
-/// Captures the log of this process from now on, at level debug.
-pub(crate) fn capture_log() -> Arc<Mutex<Vec<u8>>> {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let writer = Arc::clone(&log);
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
-        .with_writer(move || CapturedLog(Arc::clone(&writer)));
-    subscriber.try_init().unwrap();
-    log
-}
-
-struct CapturedLog(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for CapturedLog {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_passed_on_while_the_mirror_is_cloned() {
@@ -77,10 +28,10 @@ async fn requests_are_passed_on_while_the_mirror_is_cloned() {
         assert_eq!(git(to.path(), ["rev-parse", "HEAD"]), head);
     }
 
-    assert_eq!(state(&daemon).await, "cloning");
+    assert_eq!(daemon.status().await["state"], "cloning");
     upstream.set(UpstreamMode::Good);
     daemon.refresh().await;
-    assert_eq!(state(&daemon).await, "ready");
+    assert_eq!(daemon.status().await["state"], "ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +99,7 @@ async fn refs_that_are_not_mirrored_come_from_upstream() {
     );
 
     upstream.set(UpstreamMode::Fails);
-    let missing = try_git(to.path(), ["fetch", &url, "refs/pull/2/head"]);
+    let missing = try_git(to.path(), &["fetch", &url, "refs/pull/2/head"]);
     let said = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert!(said.contains("couldn't find remote ref"), "{said}");
 }
@@ -159,7 +110,7 @@ async fn a_push_is_passed_on_with_its_credentials_and_visible_at_once() {
         config.ref_check_interval = Duration::from_hours(1);
     })
     .await;
-    let log = capture_log();
+    let log = CapturedLog::start();
     let (work, _) = grown_upstream(&daemon);
     daemon.refresh().await;
     let url = daemon.url(&format!("/git/{REPO}"));
@@ -188,7 +139,7 @@ async fn a_push_is_passed_on_with_its_credentials_and_visible_at_once() {
         !reads.iter().any(has_token),
         "requests other than the push had the token"
     );
-    let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+    let log = log.text();
     assert!(log.contains("Published"), "nothing was logged");
     assert!(!log.contains("t0ken"), "the token was logged: {log}");
 }
@@ -340,7 +291,7 @@ async fn a_request_too_long_for_memory_is_passed_on_whole() {
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();
 
     let url = daemon.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
-    let answer = post(&Client::new(), url, pkt::packets(&lines)).await;
+    let answer = pkt::post(&Client::new(), url, pkt::packets(&lines)).await;
 
     assert_eq!(answer.status(), 200);
     let pack = answer.bytes().await.unwrap();

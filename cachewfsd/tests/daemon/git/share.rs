@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use reqwest::Client;
 
-use crate::git::pass_on::{WITH_GIT, grown_upstream, post, state};
 use crate::support::http_upstream::*;
 use crate::support::pkt;
 use crate::support::test_daemon::*;
@@ -31,9 +30,9 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
                 assert_eq!(refs.status(), 200);
                 refs.bytes().await.unwrap();
                 let url = format!("{base}/git-upload-pack");
-                let listed = post(&client, url.clone(), pkt::ls_refs()).await;
+                let listed = pkt::post(&client, url.clone(), pkt::ls_refs()).await;
                 assert!(listed.text().await.unwrap().contains(&head));
-                let pack = post(&client, url, pkt::fetch(&head)).await;
+                let pack = pkt::post(&client, url, pkt::fetch(&head)).await;
                 pack.bytes().await.unwrap()
             })
         })
@@ -44,7 +43,7 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
     }
 
     assert!(packs.iter().all(|pack| pack.len() > 200_000));
-    assert_eq!(state(&daemon).await, "cloning");
+    assert_eq!(daemon.status().await["state"], "cloning");
     // The mirror clone sent one request, which hangs.
     assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
     let passed = upstream.seen(&["/org/repo.git/"]).len();
@@ -86,7 +85,7 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
     eventually(is_answered).await;
     eventually(|| !upstream.seen(&["/org/repo/"]).is_empty()).await;
     assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
-    assert_eq!(state(&daemon).await, "cloning");
+    assert_eq!(daemon.status().await["state"], "cloning");
     upstream.set(UpstreamMode::Good);
 
     for task in asked {
@@ -145,7 +144,7 @@ async fn a_shared_response_that_breaks_off_breaks_the_connections_of_all_clients
 
     let mut begun = Vec::new();
     for _ in 0..3 {
-        begun.push(post(&Client::new(), url.clone(), pkt::fetch(&head)).await);
+        begun.push(pkt::post(&Client::new(), url.clone(), pkt::fetch(&head)).await);
     }
     upstream.set(UpstreamMode::Good);
 

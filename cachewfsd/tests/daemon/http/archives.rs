@@ -1,7 +1,5 @@
 //! Requests for archives: headers, ranges, preconditions and errors.
 
-use std::time::Duration;
-
 use cachewfs_format::ArchiveKind;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -145,14 +143,7 @@ async fn a_get_starts_a_build_and_a_head_does_not() {
     assert_eq!(unknown.status(), 404);
     assert_eq!(header(&first, "retry-after"), "1");
     assert_eq!(code(first).await, (503, "snapshot_not_ready".to_owned()));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while daemon.get(&stable(), &tail).await.status() != 206 {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the snapshot was never published"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    answer_with(206, async || daemon.get(&stable(), &tail).await).await;
     let described = daemon.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
     let described: Value = described.json().await.unwrap();
     assert_eq!(described["state"], "ready");

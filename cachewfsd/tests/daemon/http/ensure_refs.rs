@@ -126,14 +126,10 @@ async fn a_failed_first_clone_is_retried() {
     gate.repair();
 
     // The daemon may answer with the last failure until the backoff is over.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while daemon.post(&path(), request.to_string()).await.status() != 200 {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the clone never succeeded"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    answer_with(200, async || {
+        daemon.post(&path(), request.to_string()).await
+    })
+    .await;
     assert_eq!(ensure(&daemon, request).await["missing_commits"], json!([]));
 }
 

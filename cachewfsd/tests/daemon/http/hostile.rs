@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::support::http_upstream::HttpUpstream;
 use crate::support::pkt;
-use crate::support::process::DaemonProcess;
+use crate::support::process::start_process;
 use crate::support::test_daemon::*;
 
 /// A marker in every hostile text, to find it in command lines and paths.
@@ -320,34 +320,23 @@ async fn nothing_hostile_becomes_an_option_a_path_or_a_host() {
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url();
     let bare = root.path().join("upstream/org/repo.git");
-    fs::create_dir_all(&bare).unwrap();
-    git(&bare, ["init", "-q", "--bare", "-b", "main"]);
-    let work = root.path().join("work");
-    git(
-        root.path(),
-        [
-            "clone",
-            "-q",
-            bare.to_str().unwrap(),
-            work.to_str().unwrap(),
-        ],
-    );
-    git(&work, ["checkout", "-q", "-B", "main"]);
+    let work = create_upstream(&bare, root.path().join("work"));
     commit_and_push(&work, "one");
     let (path, log) = record_git(root.path());
     let config = format!("jobs_per_host = 2\n[upstreams]\n'git.example.com' = '{url}'\n");
-    let daemon = DaemonProcess::start(root.path(), ("data", &config), &[("PATH", &path)]).await;
+    let daemon = start_process(&root.path().join("daemon"), &config, &[("PATH", &path)]);
+    let address = daemon.address().to_string();
     let refresh =
         format!("POST /git/{REPO}/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-    assert_eq!(send(&daemon.address, refresh.as_bytes()).await, 200);
+    assert_eq!(send(&address, refresh.as_bytes()).await, 200);
     let (other, connected) = other_host().await;
-    let data = root.path().join("data");
+    let data = root.path().join("daemon/data");
     let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
     listing(root.path(), &data, &mut before);
 
     let requests = requests(&other);
     let statuses: Vec<u16> = stream::iter(&requests)
-        .map(|request| send(&daemon.address, request))
+        .map(|request| send(&address, request))
         .buffered(16)
         .collect()
         .await;
@@ -386,5 +375,5 @@ async fn nothing_hostile_becomes_an_option_a_path_or_a_host() {
         assert!(!Path::new(path).exists(), "{path} exists");
     }
     let health = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
-    assert_eq!(send(&daemon.address, health).await, 200);
+    assert_eq!(send(&address, health).await, 200);
 }

@@ -1,10 +1,8 @@
 //! The samples of `/metrics` after known requests.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use reqwest::Method;
-use tokio::time::{Instant, sleep};
 
 use cachewfs_tests::s3_bucket;
 
@@ -26,19 +24,13 @@ fn value(page: &str, sample: &str) -> Option<f64> {
 /// Scrapes until the sample has the value. The daemon counts a response a moment after the client
 /// has received it.
 async fn expect(daemon: &TestDaemon, sample: &str, expected: f64) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let page = scrape(daemon).await;
-        let value = value(&page, sample);
-        if value.is_some_and(|value| (value - expected).abs() < 1e-9) {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{sample} is {value:?}, not {expected}"
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
+    until(async || {
+        let value = value(&scrape(daemon).await, sample);
+        let is_expected = value.is_some_and(|value| (value - expected).abs() < 1e-9);
+        let otherwise = || format!("{sample} is {value:?}, not {expected}");
+        is_expected.then_some(()).ok_or_else(otherwise)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,23 +140,19 @@ async fn maintenance_is_counted_as_a_job() {
 async fn a_scrape_has_each_metric_that_is_documented_and_no_other() {
     // The metrics of a bucket exist only if the daemon has one.
     let Some(bucket) = s3_bucket() else { return };
-    let s3 = crate::s3::bucket::config(&bucket);
+    let s3 = crate::support::bucket::config(&bucket);
     let daemon = TestDaemon::start_with(|config| config.store.s3 = Some(s3)).await;
     let work = daemon.create_upstream();
     commit_and_push(&work, "one");
     daemon.refresh().await;
     // The daemon measures its disk use in the background after the start.
     expect(&daemon, "cachewfsd_repositories{state=\"ready\"}", 1.0).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while value(
-        &scrape(&daemon).await,
-        "cachewfsd_disk_used_bytes{area=\"store\"}",
-    )
-    .is_none()
-    {
-        assert!(Instant::now() < deadline);
-        sleep(Duration::from_millis(20)).await;
-    }
+    until(async || {
+        let page = scrape(&daemon).await;
+        let used = value(&page, "cachewfsd_disk_used_bytes{area=\"store\"}");
+        used.ok_or(page)
+    })
+    .await;
 
     let page = scrape(&daemon).await;
 

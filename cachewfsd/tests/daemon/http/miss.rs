@@ -239,14 +239,7 @@ async fn a_failed_publish_is_retried_on_the_next_request() {
     assert_eq!(code(empty).await, (404, "repository_empty".to_owned()));
     commit_and_push(&work, "one");
 
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while daemon.get(&stable(), &[]).await.status() != 200 {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the snapshot was never published"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    answer_with(200, async || daemon.get(&stable(), &[]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,16 +318,9 @@ async fn a_build_goes_on_if_its_clients_disconnect() {
     drop(second);
     gate.open();
 
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        let head = daemon.request(Method::HEAD, &path, &[]).await;
-        if head.status() == 200 {
-            assert_eq!(header(&head, "x-cachew-snapshot-commit"), commit);
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "the build was lost");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let head = async || daemon.request(Method::HEAD, &path, &[]).await;
+    let head = answer_with(200, head).await;
+    assert_eq!(header(&head, "x-cachew-snapshot-commit"), commit);
     assert_eq!(gate.packs(), 1);
     let described = daemon.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
     let described: Value = described.json().await.unwrap();

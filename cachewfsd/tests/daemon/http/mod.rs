@@ -13,5 +13,5 @@ mod miss;
 mod pins;
 mod stale;
 mod status_page;
-pub(crate) mod tls;
+mod tls;
 mod todays_client;

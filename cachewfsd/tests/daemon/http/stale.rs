@@ -13,18 +13,16 @@ const COMMIT: &str = "x-cachew-snapshot-commit";
 
 /// Waits until `commit` is current. Uses HEAD requests, which start neither checks nor updates.
 async fn wait_until_current(daemon: &TestDaemon, commit: &str) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
+    until(async || {
         let head = daemon.request(Method::HEAD, &stable(), &[]).await;
-        if header(&head, COMMIT) == commit {
-            return;
+        let current = header(&head, COMMIT);
+        if current == commit {
+            Ok(())
+        } else {
+            Err(current)
         }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "{commit} is not published"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

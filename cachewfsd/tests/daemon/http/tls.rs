@@ -9,41 +9,9 @@ use reqwest::{Certificate, Client};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::support::captured_log::CapturedLog;
+use crate::support::certificates::{create_authority, create_certificate};
 use crate::support::test_daemon::*;
-
-fn openssl(directory: &Path, arguments: &str) {
-    let output = Command::new("openssl")
-        .args(arguments.split(' '))
-        .current_dir(directory)
-        .output();
-    let output = output.unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-}
-
-const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
-
-/// Creates a certificate authority in `<name>.pem`.
-pub(crate) fn create_authority(directory: &Path, name: &str) {
-    let names = format!("-keyout {name}.key -out {name}.pem -subj /CN={name}");
-    openssl(directory, &format!("req -x509 {KEY} {names}"));
-}
-
-/// Creates a certificate for this machine in `cert.pem`, and its key in `key.pem`.
-pub(crate) fn create_certificate(directory: &Path, authority: &str) {
-    write_file(&directory.join("ext"), "subjectAltName=IP:127.0.0.1\n");
-    let request = "-keyout leaf.key -out request.pem -subj /CN=daemon";
-    openssl(
-        directory,
-        &format!("req {KEY} {request}").replace(" -days 2", ""),
-    );
-    let sign = format!("-CA {authority}.pem -CAkey {authority}.key -CAcreateserial -days 2");
-    openssl(
-        directory,
-        &format!("x509 -req -in request.pem {sign} -extfile ext -out cert.pem"),
-    );
-    std::fs::rename(directory.join("leaf.key"), directory.join("key.pem")).unwrap();
-}
 
 fn client(directory: &Path, authority: &str) -> Client {
     let pem = std::fs::read(directory.join(format!("{authority}.pem"))).unwrap();
@@ -68,6 +36,7 @@ async fn start() -> TestDaemon {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_replaced_while_the_daemon_runs() {
+    let log = CapturedLog::start();
     let daemon = start().await;
     let directory = daemon.root.path();
     let url = format!("https://{}/readyz", daemon.running.address);
@@ -83,18 +52,18 @@ async fn a_certificate_is_replaced_while_the_daemon_runs() {
             .is_err()
     );
 
-    // The daemon ignores an invalid key. It checks the files at most once a second.
+    // The daemon ignores an invalid key. It checks the files at a handshake.
     write_file(&directory.join("key.pem"), "no key");
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    until(async || {
+        assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
+        let log = log.text();
+        let is_read = log.contains("Can't use changed files");
+        if is_read { Ok(()) } else { Err(log) }
+    })
+    .await;
     assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
     create_certificate(directory, "new");
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while new.get(&url).send().await.is_err() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the daemon still serves the old certificate"
-        );
-    }
+    until(async || new.get(&url).send().await).await;
     assert!(old.get(&url).send().await.is_err());
 }
 

@@ -116,12 +116,12 @@ impl Restore {
         let branch = git(clone, ["symbolic-ref", "--short", "HEAD"]);
         try_git(
             clone,
-            ["pull", "--ff-only", file.to_str().unwrap(), &branch],
+            &["pull", "--ff-only", file.to_str().unwrap(), &branch],
         );
     }
 
     async fn satisfy_refs(&self, daemon: &TestDaemon, clone: &Path) -> Result<(), ClientError> {
-        let has = |oid: &str| try_git(clone, ["cat-file", "-e", oid]).status.success();
+        let has = |oid: &str| try_git(clone, &["cat-file", "-e", oid]).status.success();
         let refs = self.refs.iter().map(|(_, oid)| oid);
         if refs.chain(&self.commits).all(|oid| has(oid)) {
             return Ok(());
@@ -146,7 +146,7 @@ impl Restore {
         if resolved.values().all(is_here) && self.commits.iter().all(|oid| has(oid)) {
             return Ok(());
         }
-        let pull = try_git(clone, ["pull", "--ff-only"]);
+        let pull = try_git(clone, &["pull", "--ff-only"]);
         if pull.status.success() {
             Ok(())
         } else {

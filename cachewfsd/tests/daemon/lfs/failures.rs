@@ -9,8 +9,8 @@ use cachewfs_daemon::{Config, LfsMode, UpstreamAuthConfig};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::lfs::archives::{create_lfs_upstream, get_lfs_of, lfs, object_below, oid_of, toc_of};
 use crate::support::http_upstream::{HttpUpstream, UpstreamMode, start_behind_http};
+use crate::support::lfs::{create_lfs_upstream, get_lfs_of, lfs, object_below, oid_of, toc_of};
 use crate::support::test_daemon::*;
 
 #[tokio::test(flavor = "multi_thread")]

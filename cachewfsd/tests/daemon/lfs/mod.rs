@@ -1,4 +1,4 @@
 //! LFS archives.
 
-pub(crate) mod archives;
+mod archives;
 mod failures;

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::git::pass_on::capture_log;
+use crate::support::captured_log::CapturedLog;
 use crate::support::test_daemon::*;
 
 fn mirror(daemon: &TestDaemon) -> PathBuf {
@@ -182,7 +182,7 @@ const GHOST: &str = "1212121212121212121212121212121212121212";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ref_with_a_missing_object_is_fetched_again_and_affects_no_other_ref() {
-    let log = capture_log();
+    let log = CapturedLog::start();
     let daemon = TestDaemon::start().await;
     let work = daemon.create_upstream();
     let old = commit_and_push(&work, "one");
@@ -191,12 +191,11 @@ async fn a_ref_with_a_missing_object_is_fetched_again_and_affects_no_other_ref()
     git(&work, ["push", "-q", "origin", "v1"]);
     daemon.refresh().await;
     let first = packs(&mirror(&daemon), "pack");
-    let logged = || String::from_utf8(log.lock().unwrap().clone()).unwrap();
 
     // All repairs happen within an hour, so the limit for rebuilds must not apply to them.
     for name in ["refs/heads/other", "refs/heads/main", "refs/tags/v1"] {
         for damage in BREAKS {
-            let before = logged().len();
+            let before = log.text().len();
             damage(&mirror(&daemon), name);
             let head = commit_and_push(&work, name);
             git(&work, ["push", "-q", "origin", "main:third"]);
@@ -205,7 +204,7 @@ async fn a_ref_with_a_missing_object_is_fetched_again_and_affects_no_other_ref()
             let upstream = git(&daemon.upstream(), ["show-ref"]);
             assert_eq!(git(&mirror(&daemon), ["show-ref"]), upstream, "{name}");
             assert!(first.iter().all(|pack| pack.exists()), "{name}");
-            let log = logged().split_off(before);
+            let log = log.text().split_off(before);
             let mut warnings = log.lines().filter(|line| line.contains("WARN"));
             assert!(warnings.any(|line| line.contains(name)), "{name}: {log}");
         }

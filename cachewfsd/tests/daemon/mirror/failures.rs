@@ -146,11 +146,7 @@ async fn a_name_unknown_upstream_is_forgotten_if_no_request_follows() {
     let tried = upstream.seen(&[]).len();
 
     let url = format!("/api/v1/repos/{REPO}");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while daemon.get(&url, &[]).await.status() != 404 {
-        assert!(Instant::now() < deadline, "the name is still known");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    answer_with(404, async || daemon.get(&url, &[]).await).await;
 
     assert_eq!(upstream.seen(&[]).len(), tried);
 }
@@ -187,14 +183,30 @@ async fn made_up_names_fill_neither_memory_nor_the_log_of_upstream() {
     assert!(upstream.seen(&["/made/up3"]).is_empty());
     upstream.set(UpstreamMode::Good);
 
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while ask(3).await.1 == "too_many_new" {
-        assert!(
-            Instant::now() < deadline,
-            "the made-up names are never forgotten"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    until(async || {
+        let (_, code) = ask(3).await;
+        if code == "too_many_new" {
+            Err(code)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+}
+
+/// Returns a change of the configuration: the data directory is on `disk`.
+fn on_disk(disk: &SmallDisk) -> impl FnOnce(&mut Config) {
+    |config| {
+        no_retry(config);
+        config.data_dir = disk.path().join("data").into();
     }
+}
+
+async fn failure_to_clone_a_large_repository(daemon: &TestDaemon) -> Value {
+    let work = daemon.create_upstream();
+    write_file(&work.join("large"), noise(1, 4 << 20));
+    commit_and_push(&work, "one");
+    failure(daemon).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,16 +214,9 @@ async fn a_full_disk_is_not_reported_as_a_failure_of_upstream() {
     let Some(disk) = SmallDisk::mount("2m") else {
         return;
     };
-    let daemon = TestDaemon::start_with(|config| {
-        no_retry(config);
-        config.data_dir = disk.path().join("data").into();
-    })
-    .await;
-    let work = daemon.create_upstream();
-    write_file(&work.join("large"), noise(1, 4 << 20));
-    commit_and_push(&work, "one");
+    let daemon = TestDaemon::start_with(on_disk(&disk)).await;
 
-    let failure = failure(&daemon).await;
+    let failure = failure_to_clone_a_large_repository(&daemon).await;
 
     assert_eq!(failure["code"], "disk_full", "{failure}");
     assert_eq!(snapshot_error(&daemon).await, (507, "disk_full".to_owned()));
@@ -224,16 +229,9 @@ async fn a_clone_on_a_full_disk_is_not_taken_for_a_damaged_mirror() {
     let Some(disk) = SmallDisk::mount("2m") else {
         return;
     };
-    let (daemon, upstream) = start_behind_http(|config| {
-        no_retry(config);
-        config.data_dir = disk.path().join("data").into();
-    })
-    .await;
-    let work = daemon.create_upstream();
-    write_file(&work.join("large"), noise(1, 4 << 20));
-    commit_and_push(&work, "one");
+    let (daemon, upstream) = start_behind_http(on_disk(&disk)).await;
 
-    let failure = failure(&daemon).await;
+    let failure = failure_to_clone_a_large_repository(&daemon).await;
 
     assert_eq!(failure["code"], "disk_full", "{failure}");
     // One listing of refs and one request for a pack. A damaged mirror would be cloned again at

@@ -3,7 +3,6 @@
 use cachewfs_daemon::{AuthConfig, NewToken};
 use reqwest::redirect::Policy;
 
-use crate::git::pass_on::grown_upstream;
 use crate::support::http_upstream::*;
 use crate::support::test_daemon::*;
 

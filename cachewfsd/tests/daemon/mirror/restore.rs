@@ -9,7 +9,7 @@ use cachewfs_daemon::S3Config;
 use cachewfs_tests::{Fault, Proxy, RecordingProxy, SmallDisk, s3_bucket, wait_until};
 use tempfile::TempDir;
 
-use crate::s3::bucket as s3;
+use crate::support::bucket;
 use crate::support::gate::Gate;
 use crate::support::test_daemon::*;
 
@@ -205,7 +205,7 @@ fn segment_lookups(requests: &[String]) -> BTreeSet<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_restored_concurrently() {
     let Some(bucket) = s3_bucket() else { return };
-    let s3 = s3::config(&bucket);
+    let s3 = bucket::config(&bucket);
     let (daemon, _, head) = published(|config| config.store.s3 = Some(s3.clone())).await;
     let root = daemon.stop().await;
     // The local copies of the pointer and the manifest remain.

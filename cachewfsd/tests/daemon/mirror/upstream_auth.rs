@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cachewfs_daemon::{Config, UpstreamAuthConfig};
 use tokio::net::TcpListener;
 
-use crate::git::pass_on::{WITH_GIT, capture_log, grown_upstream, state};
+use crate::support::captured_log::CapturedLog;
 use crate::support::http_upstream::*;
 use crate::support::test_daemon::*;
 
@@ -70,7 +70,7 @@ fn places_with(text: &str, directory: &Path) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_sent_to_upstream_and_nowhere_else() {
-    let log = capture_log();
+    let log = CapturedLog::start();
     let (daemon, upstream, file) = start_with_token().await;
     let (_, head) = grown_upstream(&daemon);
     let data = daemon.root.path().join("data");
@@ -85,7 +85,7 @@ async fn a_token_is_sent_to_upstream_and_nowhere_else() {
         asked.len() >= 2
     };
     eventually(is_cloning).await;
-    assert_eq!(state(&daemon).await, "cloning");
+    assert_eq!(daemon.status().await["state"], "cloning");
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
     upstream.set(UpstreamMode::Good);
     let refreshed = daemon.refresh().await;
@@ -103,7 +103,7 @@ async fn a_token_is_sent_to_upstream_and_nowhere_else() {
     let failed = daemon.post(&refresh, "").await;
     let failed = failed.text().await.unwrap();
 
-    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("Cloned"), "{log}");
     let encoded =
         base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{SECRET}"));
@@ -338,14 +338,7 @@ async fn a_failing_github_api_is_asked_with_backoff() {
         "{asked} in {seconds} s"
     );
     api.is_failing.store(false, Ordering::Relaxed);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while daemon.post(&refresh, "").await.status() != 200 {
-        assert!(
-            Instant::now() < deadline,
-            "the daemon never asked GitHub again"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    answer_with(200, async || daemon.post(&refresh, "").await).await;
     assert_eq!(daemon.refresh().await["snapshot"], head);
 }
 

@@ -1,5 +1,5 @@
 //! `cachewfsd` as a process.
 
 mod private;
-pub(crate) mod service;
+mod service;
 mod traces;

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::support::process::DaemonProcess;
+use crate::support::process::{refresh, start_process};
 use crate::support::test_daemon::*;
 
 /// Returns all paths in `directory`, and itself, that the group or others can access.
@@ -31,10 +31,7 @@ fn open_to_others(directory: &Path) -> Vec<PathBuf> {
 /// configuration would make files accessible to everybody.
 fn upstream_of(root: &Path) -> String {
     let bare = root.join("upstream/org/repo.git");
-    let (work, from) = (root.join("work"), bare.to_str().unwrap());
-    git(root, ["init", "-q", "--bare", "-b", "main", from]);
-    git(root, ["clone", "-q", from, work.to_str().unwrap()]);
-    git(&work, ["checkout", "-q", "-B", "main"]);
+    let work = create_upstream(&bare, root.join("work"));
     write_file(&work.join("file"), "secret\n");
     commit_and_push(&work, "one");
     write_file(
@@ -53,10 +50,10 @@ async fn mirrors_and_segments_are_accessible_only_to_the_daemon() {
     let root = tempfile::tempdir().unwrap();
     let config = upstream_of(root.path());
 
-    let daemon = DaemonProcess::start(root.path(), ("data", &config), &[]).await;
-    daemon.refresh().await;
+    let daemon = start_process(&root.path().join("daemon"), &config, &[]);
+    refresh(&daemon).await;
 
-    let data = root.path().join("data");
+    let data = root.path().join("daemon/data");
     assert!(data.join(format!("mirrors/{REPO}.git/HEAD")).exists());
     assert_eq!(open_to_others(&data), Vec::<PathBuf>::new());
     assert_eq!(
@@ -69,13 +66,13 @@ async fn mirrors_and_segments_are_accessible_only_to_the_daemon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_that_is_open_to_others_is_logged() {
     let root = tempfile::tempdir().unwrap();
-    let data = root.path().join("data");
+    let data = root.path().join("daemon/data");
     fs::create_dir_all(data.join("mirrors")).unwrap();
     for open in [data.clone(), data.join("mirrors")] {
         fs::set_permissions(open, Permissions::from_mode(0o755)).unwrap();
     }
 
-    let daemon = DaemonProcess::start(root.path(), ("data", ""), &[]).await;
+    let daemon = start_process(&root.path().join("daemon"), "", &[]);
 
     let advice = format!("run chmod go= {0} {0}/*", data.display());
     assert!(daemon.log().contains(&advice), "{}", daemon.log());

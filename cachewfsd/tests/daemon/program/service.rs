@@ -1,169 +1,14 @@
 //! `cachewfsd` as systemd and an operator use it: signals, logs, reloads, `check-config`.
 
-use std::fs::{self, File};
-use std::net::TcpStream;
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use reqwest::{Client, RequestBuilder};
+use cachewfs_tests::wait_up_to;
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
-use tokio::time::sleep;
 
-use crate::support::test_daemon::{commit_and_push, git, write_file};
-
-/// How long a test waits for a log line or for a message to systemd.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
-
-fn cachewfsd() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cachewfsd"));
-    command
-        .env_remove("CACHEWFSD_CONFIG")
-        .env_remove("RUST_LOG");
-    command
-}
-
-/// A process of the daemon with the notification socket of systemd. Dropping it kills the process.
-pub(crate) struct SystemdDaemon {
-    root: TempDir,
-    pub(crate) child: Child,
-    systemd: UnixDatagram,
-    pub(crate) client: Client,
-    runtime: Runtime,
-}
-
-impl SystemdDaemon {
-    /// Starts the daemon with the keys of `config`, and waits until it is ready.
-    pub(crate) fn start(config: &str, arguments: &[&str]) -> Self {
-        Self::start_with(config, arguments, &[])
-    }
-
-    /// Like `start`, with environment variables.
-    pub(crate) fn start_with(config: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let socket = root.path().join("notify");
-        let systemd = UnixDatagram::bind(&socket).unwrap();
-        systemd.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
-        write_config(root.path(), config);
-        let child = cachewfsd()
-            .arg("--config")
-            .arg(root.path().join("config"))
-            .args(arguments)
-            .env("NOTIFY_SOCKET", &socket)
-            .env("RUST_LOG", "trace")
-            .envs(variables.iter().copied())
-            .stderr(File::create(root.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let client = Client::new();
-        let runtime = Runtime::new().unwrap();
-        let program = Self {
-            root,
-            child,
-            systemd,
-            client,
-            runtime,
-        };
-        program.expect_systemd("READY=1");
-        program
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap()
-    }
-
-    pub(crate) fn wait_for_log(&self, text: &str) {
-        let deadline = Instant::now() + TEST_TIMEOUT;
-        while !self.log().contains(text) {
-            assert!(Instant::now() < deadline, "no {text:?} in {}", self.log());
-            self.pause();
-        }
-    }
-
-    pub(crate) fn pause(&self) {
-        self.runtime
-            .block_on(async { sleep(Duration::from_millis(20)).await });
-    }
-
-    fn expect_systemd(&self, state: &str) {
-        let mut message = [0; 4096];
-        let len = self.systemd.recv(&mut message).unwrap();
-        let message = String::from_utf8_lossy(&message[..len]);
-        assert!(message.lines().any(|line| line == state), "{message}");
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-
-    pub(crate) fn url(&self, path: &str) -> String {
-        let log = self.log();
-        let (_, rest) = log.split_once("Serving http://").unwrap();
-        let is_end = |letter: char| !letter.is_ascii_digit() && !".:".contains(letter);
-        let address = rest.split(is_end).next().unwrap();
-        format!("http://{address}{path}")
-    }
-
-    /// Sends a request. Returns the status and the body of the response.
-    pub(crate) fn send(&self, request: RequestBuilder) -> (u16, String) {
-        self.runtime.block_on(async {
-            let response = request.send().await.unwrap();
-            (response.status().as_u16(), response.text().await.unwrap())
-        })
-    }
-
-    pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        self.send(self.client.get(self.url(path)))
-    }
-
-    pub(crate) fn refresh(&self, repo: &str) -> (u16, String) {
-        let url = self.url(&format!("/git/{repo}/refresh"));
-        self.send(self.client.post(url))
-    }
-
-    pub(crate) fn end(mut self) {
-        self.signal("TERM");
-        self.expect_systemd("STOPPING=1");
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for SystemdDaemon {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn write_config(root: &Path, config: &str) {
-    let data = root.join("data");
-    let base = format!("listen = '127.0.0.1:0'\ndata_dir = '{}'\n", data.display());
-    write_file(&root.join("config"), base + config);
-}
-
-pub(crate) fn check_config(config: &str, variables: &[(&str, &str)]) -> Output {
-    let root = tempfile::tempdir().unwrap();
-    write_file(&root.path().join("cachewfsd.toml"), config);
-    let mut command = cachewfsd();
-    command.arg("check-config").arg("--config");
-    command.arg(root.path().join("cachewfsd.toml"));
-    command.envs(variables.iter().copied()).output().unwrap()
-}
+use crate::support::systemd_daemon::*;
+use crate::support::test_daemon::write_file;
 
 /// Tries to start the daemon with only the programs in `directory` on `PATH`. Returns its stderr.
 fn start_with_programs(directory: &Path) -> String {
@@ -304,14 +149,6 @@ fn log_of_a_failing_clone(arguments: &[&str]) -> String {
     log
 }
 
-pub(crate) fn socket_without_listener() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    assert!(TcpStream::connect(address).is_err());
-    address.to_string()
-}
-
 #[test]
 fn a_log_for_people_has_no_secrets() {
     let log = log_of_a_failing_clone(&[]);
@@ -335,29 +172,6 @@ fn a_log_for_programs_is_json_without_secrets() {
             .iter()
             .any(|line| line["span"]["request_id"].is_string())
     );
-}
-
-/// Creates the repository `org/repo` with one commit in `directory`. Returns the URL of the
-/// directory and the commit.
-pub(crate) fn upstream(directory: &Path, message: &str) -> (String, String) {
-    let bare = directory.join("org/repo.git");
-    let work = directory.join("work");
-    let (bare, clone) = (bare.to_str().unwrap(), work.to_str().unwrap());
-    git(directory, ["init", "-q", "--bare", "-b", "main", bare]);
-    git(directory, ["clone", "-q", bare, clone]);
-    git(&work, ["checkout", "-q", "-B", "main"]);
-    let commit = commit_and_push(&work, message);
-    (format!("file://{}", directory.display()), commit)
-}
-
-impl SystemdDaemon {
-    /// Makes the daemon reload `config`, and waits until it has done so.
-    fn reload(&self, config: &str) {
-        write_config(self.root.path(), config);
-        self.signal("HUP");
-        self.expect_systemd("RELOADING=1");
-        self.expect_systemd("READY=1");
-    }
 }
 
 #[test]
@@ -413,11 +227,9 @@ fn a_stopping_daemon_is_not_ready_but_answers_during_drain_delay() {
     program.signal("TERM");
     program.expect_systemd("STOPPING=1");
 
-    let deadline = Instant::now() + TEST_TIMEOUT;
-    while program.get("/readyz").0 != 503 {
-        assert!(Instant::now() < deadline);
-        program.pause();
-    }
+    wait_up_to(TEST_TIMEOUT, "the daemon is not ready", || {
+        program.get("/readyz").0 == 503
+    });
     assert_eq!(program.get("/readyz").1, "stopping\n");
     assert_eq!(program.get("/healthz").0, 200);
     assert_eq!(program.get("/api/v1/repos").0, 200);

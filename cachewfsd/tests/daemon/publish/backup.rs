@@ -7,7 +7,7 @@ use cachewfs_daemon::{Config, S3Config};
 use cachewfs_format::Manifest;
 use cachewfs_tests::{TestBucket, s3_bucket};
 
-use crate::s3::bucket as s3;
+use crate::support::bucket;
 use crate::support::test_daemon::*;
 
 async fn start(s3: S3Config) -> TestDaemon {
@@ -69,7 +69,7 @@ async fn a_bucket_is_copied_pointers_first_while_daemons_publish() {
     let (Some(bucket), Some(backup)) = (s3_bucket(), s3_bucket()) else {
         return;
     };
-    let daemon = start(s3::config(&bucket)).await;
+    let daemon = start(bucket::config(&bucket)).await;
     let work = daemon.create_upstream();
     let first = commit_and_push(&work, "one");
     daemon.refresh().await;
@@ -84,7 +84,7 @@ async fn a_bucket_is_copied_pointers_first_while_daemons_publish() {
     assert_eq!(copied, 3, "a pointer and two manifests");
     copy(&bucket, &backup, ".git/segments/").await;
 
-    let s3 = s3::config(&backup);
+    let s3 = bucket::config(&backup);
     assert_eq!(missing(s3.clone()).await, [""; 0]);
     let daemon = replace(daemon, s3).await;
     let served = daemon.get(&stable(), &[]).await;
@@ -97,7 +97,7 @@ async fn a_bucket_is_copied_pointers_first_while_daemons_publish() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_segment_is_reported_and_can_be_put_back_or_rebuilt() {
     let Some(bucket) = s3_bucket() else { return };
-    let s3 = s3::config(&bucket);
+    let s3 = bucket::config(&bucket);
     let daemon = start(s3.clone()).await;
     let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 300_000));
@@ -124,7 +124,7 @@ async fn a_missing_segment_is_reported_and_can_be_put_back_or_rebuilt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_does_not_match_its_pointer_is_not_served_and_can_be_forgotten() {
     let Some(bucket) = s3_bucket() else { return };
-    let s3 = s3::config(&bucket);
+    let s3 = bucket::config(&bucket);
     let daemon = start(s3.clone()).await;
     let work = daemon.create_upstream();
     let head = commit_and_push(&work, "one");

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cachewfs_tests::{TestBucket, s3_bucket};
+use cachewfs_tests::{DaemonProcess, TestBucket, s3_bucket};
 use reqwest::Client;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::support::gate::Gate;
-use crate::support::process::DaemonProcess;
+use crate::support::process::start_process;
 use crate::support::test_daemon::*;
 
 /// A lease that never expires during a test.
@@ -48,11 +48,7 @@ impl Cluster {
 
     fn with_store(root: TempDir, store: &str) -> Self {
         let bare = root.path().join("upstream/org/repo.git");
-        let work = root.path().join("work");
-        let (from, to) = (bare.to_str().unwrap(), work.to_str().unwrap());
-        git(root.path(), ["init", "-q", "--bare", "-b", "main", from]);
-        git(root.path(), ["clone", "-q", from, to]);
-        git(&work, ["checkout", "-q", "-B", "main"]);
+        let work = create_upstream(&bare, root.path().join("work"));
         write_file(&work.join(".gitattributes"), "held* filter=gate\n");
         let store = store.to_owned();
         Self { root, work, store }
@@ -64,7 +60,7 @@ impl Cluster {
         commit_and_push(&self.work, content)
     }
 
-    async fn start(&self, name: &'static str) -> Replica {
+    fn start(&self, name: &'static str) -> Replica {
         let root = self.root.path();
         let (gate, git_config) = Gate::create(root.join(format!("{name}-gate")));
         let upstream = root.join("upstream");
@@ -75,8 +71,17 @@ impl Cluster {
             self.store,
             git_config.display(),
         );
-        let process = DaemonProcess::start(root, (name, &config), &[]).await;
+        let process = start_process(&root.join(name), &config, &[]);
         Replica { process, gate }
+    }
+
+    /// Pushes a first commit, and starts two daemons, which both have it afterwards.
+    async fn start_two(&self, first: &str) -> (Replica, Replica) {
+        self.push(first);
+        let (one, other) = (self.start("one"), self.start("other"));
+        one.refresh().await;
+        other.refresh().await;
+        (one, other)
     }
 
     fn pointer(&self) -> Value {
@@ -98,7 +103,7 @@ struct Replica {
 
 impl Replica {
     fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.process.address)
+        format!("{}{path}", self.process.url())
     }
 
     /// Requests an update and a publish. The caller awaits the response later.
@@ -125,6 +130,15 @@ impl Replica {
         refresh
     }
 
+    /// Begins a publish as [`Self::begin_held_publish`] does, and one of `other`, which waits for
+    /// it. Returns both.
+    async fn hold_up(&self, other: &Self) -> (JoinHandle<Value>, JoinHandle<Value>) {
+        let held = self.begin_held_publish().await;
+        let waiting = other.begin_refresh();
+        other.wait_until_it_waits().await;
+        (held, waiting)
+    }
+
     async fn job(&self) -> Value {
         let url = self.url(&format!("/api/v1/repos/{REPO}"));
         let text = Client::new().get(url).send().await.unwrap();
@@ -134,16 +148,15 @@ impl Replica {
 
     /// Waits until the publish of this daemon waits for that of another one.
     async fn wait_until_it_waits(&self) {
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
-        loop {
+        let job = until(async || {
             let job = self.job().await;
             if job["waits_for"].is_string() {
-                assert_eq!(job["class"], "publish");
-                return;
+                Ok(job)
+            } else {
+                Err(job)
             }
-            assert!(tokio::time::Instant::now() < deadline, "{job}");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        });
+        assert_eq!(job.await["class"], "publish");
     }
 
     /// Returns how many snapshots this daemon has published.
@@ -177,15 +190,10 @@ impl Replica {
 
 /// Checks that only one of two daemons publishes if both are asked to refresh after a push.
 async fn one_publishes(cluster: &Cluster) {
-    cluster.push("0");
-    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
-    one.refresh().await;
-    other.refresh().await;
+    let (one, other) = cluster.start_two("0").await;
 
     let second = cluster.push("1");
-    let held = one.begin_held_publish().await;
-    let refresh = other.begin_refresh();
-    other.wait_until_it_waits().await;
+    let (held, refresh) = one.hold_up(&other).await;
     one.gate.release_checkout();
     assert_eq!(held.await.unwrap()["moved"], true);
     let unchanged = refresh.await.unwrap();
@@ -224,14 +232,9 @@ async fn only_one_of_two_daemons_on_a_bucket_publishes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_daemon_serves_git_clients_and_then_publishes_newer_commits() {
     let cluster = Cluster::create(LONG);
-    cluster.push("1");
-    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
-    one.refresh().await;
-    other.refresh().await;
+    let (one, other) = cluster.start_two("1").await;
     cluster.push("2");
-    let held = one.begin_held_publish().await;
-    let refresh = other.begin_refresh();
-    other.wait_until_it_waits().await;
+    let (held, refresh) = one.hold_up(&other).await;
 
     let third = cluster.push("3");
     let body = format!("{{\"commits\":[\"{third}\"]}}");
@@ -253,7 +256,7 @@ async fn a_waiting_daemon_serves_git_clients_and_then_publishes_newer_commits() 
 async fn a_client_that_waits_for_a_first_snapshot_gets_that_of_another_daemon() {
     let cluster = Cluster::create(LONG);
     let first = cluster.push("1");
-    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
+    let (one, other) = (cluster.start("one"), cluster.start("other"));
     let held = one.begin_held_publish().await;
 
     // The daemon starts a response after a short wait, and streams the archive later.
@@ -276,14 +279,9 @@ async fn a_client_that_waits_for_a_first_snapshot_gets_that_of_another_daemon() 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_daemon_takes_over_the_publish_of_a_killed_daemon() {
     let cluster = Cluster::create("1s");
-    cluster.push("1");
-    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
-    one.refresh().await;
-    other.refresh().await;
+    let (one, other) = cluster.start_two("1").await;
     let second = cluster.push("2");
-    let held = one.begin_held_publish().await;
-    let refresh = other.begin_refresh();
-    other.wait_until_it_waits().await;
+    let (held, refresh) = one.hold_up(&other).await;
 
     one.process.signal(Signal::KILL);
 
@@ -294,7 +292,7 @@ async fn another_daemon_takes_over_the_publish_of_a_killed_daemon() {
     assert!(held.await.is_err(), "the killed daemon answered");
     one.gate.release_checkout();
     drop(one);
-    let one = cluster.start("one").await;
+    let one = cluster.start("one");
     assert_eq!(one.refresh().await["moved"], false);
     assert_good_clone(&one.extract(cluster.root.path()).await.1);
 }
@@ -303,14 +301,14 @@ async fn another_daemon_takes_over_the_publish_of_a_killed_daemon() {
 async fn a_restarted_daemon_takes_over_its_own_lease_at_once() {
     let cluster = Cluster::create(LONG);
     cluster.push("1");
-    let one = cluster.start("one").await;
+    let one = cluster.start("one");
     let held = one.begin_held_publish().await;
     one.process.signal(Signal::KILL);
     assert!(held.await.is_err(), "the killed daemon answered");
     one.gate.release_checkout();
     drop(one);
 
-    let one = cluster.start("one").await;
+    let one = cluster.start("one");
 
     assert_eq!(one.refresh().await["moved"], true);
     assert_eq!(one.count("taken_over").await, 1);
@@ -319,10 +317,7 @@ async fn a_restarted_daemon_takes_over_its_own_lease_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_daemon_overwrites_nothing_when_it_resumes() {
     let cluster = Cluster::create("1s");
-    cluster.push("1");
-    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
-    one.refresh().await;
-    other.refresh().await;
+    let (one, other) = cluster.start_two("1").await;
     let second = cluster.push("2");
     let held = one.begin_held_publish().await;
     one.process.signal(Signal::STOP);
@@ -347,10 +342,8 @@ async fn a_suspended_daemon_overwrites_nothing_when_it_resumes() {
 async fn a_waiting_daemon_can_forget_the_repository_and_stop() {
     let cluster = Cluster::create(LONG);
     cluster.push("1");
-    let (one, mut other) = (cluster.start("one").await, cluster.start("other").await);
-    let held = one.begin_held_publish().await;
-    let forgotten = other.begin_refresh();
-    other.wait_until_it_waits().await;
+    let (one, mut other) = (cluster.start("one"), cluster.start("other"));
+    let (held, forgotten) = one.hold_up(&other).await;
 
     let url = other.url(&format!("/api/v1/repos/{REPO}/forget"));
     let answer = Client::new().post(url).send().await.unwrap();
@@ -358,8 +351,7 @@ async fn a_waiting_daemon_can_forget_the_repository_and_stop() {
     assert!(forgotten.await.is_err(), "the refresh succeeded");
     let ended = other.begin_refresh();
     other.wait_until_it_waits().await;
-    other.process.signal(Signal::TERM);
-    other.process.end().await;
+    other.process.terminate();
 
     assert!(ended.await.is_err(), "the refresh succeeded");
     one.gate.release_checkout();
@@ -370,7 +362,7 @@ async fn a_waiting_daemon_can_forget_the_repository_and_stop() {
 async fn an_unreadable_lease_blocks_no_publish() {
     let cluster = Cluster::create(LONG);
     cluster.push("1");
-    let one = cluster.start("one").await;
+    let one = cluster.start("one");
     one.refresh().await;
     assert_eq!(cluster.pointer()["fence"], 1);
     write_file(&cluster.lease(), "garbage");

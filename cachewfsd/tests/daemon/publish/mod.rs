@@ -3,5 +3,5 @@
 mod backup;
 mod leases;
 mod replicas;
-pub(crate) mod snapshots;
+mod snapshots;
 mod storm;

@@ -11,9 +11,9 @@ use futures_util::future::join_all;
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-use crate::lfs::archives::{create_lfs_upstream, get_lfs_of, lfs, until_lfs_of};
-use crate::s3::bucket as s3;
+use crate::support::bucket;
 use crate::support::gate::Gate;
+use crate::support::lfs::{create_lfs_upstream, get_lfs_of, lfs, until_lfs_of};
 use crate::support::test_daemon::*;
 
 /// Another daemon that shares the store of a [`TestDaemon`].
@@ -261,10 +261,11 @@ async fn a_store_can_be_on_another_filesystem() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_lfs_archive_of_one_daemon_is_served_by_all() {
     let Some(bucket) = s3_bucket() else { return };
-    let daemon = TestDaemon::start_with(|config| config.store.s3 = Some(s3::config(&bucket))).await;
+    let daemon =
+        TestDaemon::start_with(|config| config.store.s3 = Some(bucket::config(&bucket))).await;
     let other = Replica::start_with(&daemon, |config| {
         config.store.directory = None;
-        config.store.s3 = Some(s3::config(&bucket));
+        config.store.s3 = Some(bucket::config(&bucket));
     })
     .await;
     let work = create_lfs_upstream(&daemon);

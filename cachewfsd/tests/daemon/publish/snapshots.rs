@@ -7,22 +7,6 @@ use cachewfs_format::PackKind;
 
 use crate::support::test_daemon::*;
 
-/// Creates a history with files of several sizes, two branches and an annotated tag.
-pub(crate) fn fill(work: &std::path::Path) {
-    for commit in 0..8_u32 {
-        for file in 0..40_u32 {
-            let text = format!("file {file}\n{}", "line\n".repeat((file + commit) as usize));
-            write_file(&work.join(format!("src/{}/{file}.txt", file % 5)), text);
-        }
-        write_file(&work.join("noise.bin"), noise(u64::from(commit), 300_000));
-        git(work, ["add", "-A"]);
-        git(work, ["commit", "-q", "-m", &format!("commit {commit}")]);
-    }
-    git(work, ["rm", "-q", "noise.bin"]);
-    git(work, ["branch", "side", "HEAD~3"]);
-    git(work, ["tag", "-a", "v1", "-m", "one", "HEAD~2"]);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn both_archives_match_git_clones() {
     let daemon = TestDaemon::start_with(|config| config.tip_commits = 2).await;
@@ -247,7 +231,7 @@ async fn dropped_commits_are_deleted_after_their_retention() {
     let clone = daemon.extract("snapshot.tar.zst").await;
 
     assert!(
-        !try_git(&clone, ["cat-file", "-e", &dropped])
+        !try_git(&clone, &["cat-file", "-e", &dropped])
             .status
             .success()
     );

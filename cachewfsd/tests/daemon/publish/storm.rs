@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cachewfs_format::Manifest;
-use cachewfs_tests::verify_archive;
+use cachewfs_tests::{DaemonProcess, verify_archive};
 use futures_util::stream::{self, StreamExt as _};
 use reqwest::{Client, Response};
 
-use crate::support::process::DaemonProcess;
+use crate::support::process::start_process;
 use crate::support::test_daemon::*;
 
 const PIN: &str = "x-cachew-snapshot-pin";
@@ -21,13 +21,13 @@ const ROUNDS: u64 = 6;
 const WORKERS: usize = 8;
 const PART: usize = 20_000;
 
-async fn start_daemon(root: &Path, name: &str) -> DaemonProcess {
+fn start_daemon(root: &Path, name: &str) -> DaemonProcess {
     let shown = root.display();
     let config = format!(
         "fetch_interval = '1s'\npublish_delay = '0s'\n[upstreams]\n\
          'git.example.com' = 'file://{shown}/upstream'\n[store]\ndirectory = '{shown}/store'\n"
     );
-    DaemonProcess::start(root, (name, &config), &[]).await
+    start_process(&root.join(name), &config, &[])
 }
 
 /// How a client pins its ranges to one revision.
@@ -53,19 +53,11 @@ struct Storm {
 }
 
 impl Storm {
-    async fn start() -> (Self, PathBuf) {
+    fn start() -> (Self, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let bare = root.path().join("upstream/org/repo.git");
-        let work = root.path().join("work");
-        fs::create_dir_all(&bare).unwrap();
-        git(&bare, ["init", "-q", "--bare", "-b", "main"]);
-        let (from, to) = (bare.to_str().unwrap(), work.to_str().unwrap());
-        git(root.path(), ["clone", "-q", from, to]);
-        git(&work, ["checkout", "-q", "-B", "main"]);
-        let daemons = [
-            start_daemon(root.path(), "one").await,
-            start_daemon(root.path(), "two").await,
-        ];
+        let work = create_upstream(&bare, root.path().join("work"));
+        let daemons = ["one", "two"].map(|name| start_daemon(root.path(), name));
         let client = Client::new();
         let storm = Self {
             root,
@@ -76,7 +68,7 @@ impl Storm {
     }
 
     async fn get(&self, daemon: usize, path: &str, headers: &[(&str, &str)]) -> Response {
-        let url = format!("http://{}{path}", self.daemons[daemon % 2].address);
+        let url = format!("{}{path}", self.daemons[daemon % 2].url());
         let mut request = self.client.get(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -85,7 +77,7 @@ impl Storm {
     }
 
     async fn refresh(&self, daemon: usize) {
-        let url = format!("http://{}/git/{REPO}/refresh", self.daemons[daemon].address);
+        let url = format!("{}/git/{REPO}/refresh", self.daemons[daemon].url());
         let response = self.client.post(url).send().await.unwrap();
         let status = response.status();
         let text = response.text().await.unwrap();
@@ -176,7 +168,7 @@ impl Storm {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_through_two_daemons_on_one_store_never_mix_revisions() {
-    let (storm, work) = Storm::start().await;
+    let (storm, work) = Storm::start();
     storm.publish(&work, 0).await;
     let done = AtomicBool::new(false);
     let cut = AtomicUsize::new(0);

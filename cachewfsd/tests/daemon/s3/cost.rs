@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cachewfs_tests::s3_bucket;
 
-use crate::s3::bucket::config;
+use crate::support::bucket::config;
 use crate::support::test_daemon::*;
 
 /// The counters of `/metrics` for the bucket: requests by operation and outcome, retries, bytes.

@@ -4,7 +4,7 @@
 use cachewfs_tests::{SmallDisk, bytes_below, s3_bucket};
 use serde_json::Value;
 
-use crate::s3::bucket::config;
+use crate::support::bucket::config;
 use crate::support::test_daemon::*;
 
 const MIB: usize = 1 << 20;

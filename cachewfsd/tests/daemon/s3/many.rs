@@ -6,8 +6,8 @@ use cachewfs_daemon::S3Config;
 use cachewfs_tests::{Fault, Proxy, s3_bucket};
 use serde_json::Value;
 
-use crate::s3::bucket::config;
 use crate::s3::cost::Cost;
+use crate::support::bucket::config;
 use crate::support::test_daemon::*;
 
 const COUNT: u64 = 300;

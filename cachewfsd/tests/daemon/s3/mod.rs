@@ -1,6 +1,6 @@
 //! The store in a bucket, on an S3 server that the tests start.
 
-pub(crate) mod bucket;
+mod bucket;
 mod cost;
 mod disk;
 mod many;

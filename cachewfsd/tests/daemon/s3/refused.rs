@@ -5,8 +5,8 @@ use std::time::Duration;
 use cachewfs_daemon::S3Config;
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
 
-use crate::s3::bucket::config;
-use crate::support::process::DaemonProcess;
+use crate::support::bucket::config;
+use crate::support::process::{refresh, start_process};
 use crate::support::test_daemon::*;
 
 fn through(proxy: &Proxy, bucket: &TestBucket) -> S3Config {
@@ -42,13 +42,18 @@ async fn local_copies_are_served_when_credentials_stop_working() {
         };
         let before = refused().await;
         proxy.set(Fault::Refused(status, code));
-        while refused().await == before {
+        until(async || {
             for path in [&stable(), &immutable] {
                 let served = daemon.get(path, &[]).await;
                 assert_eq!(served.status(), 200, "{code}");
                 assert!(served.bytes().await.unwrap() == published);
             }
-        }
+            let is_refused = refused().await > before;
+            is_refused
+                .then_some(())
+                .ok_or("the bucket refused no request")
+        })
+        .await;
         let listed = daemon.get("/api/v1/repos", &[]).await;
         assert_eq!(listed.status(), 200, "{code}");
         assert!(listed.text().await.unwrap().contains(&first));
@@ -86,19 +91,26 @@ async fn refused_requests_to_a_bucket_are_logged_once_and_so_is_their_end() {
         proxy.url(),
         bucket.credentials.display(),
     );
-    let process = DaemonProcess::start(root.path(), ("data", &text), &[]).await;
-    process.refresh().await;
+    let process = start_process(root.path(), &text, &[]);
+    refresh(&process).await;
     let ask = async |path: &str| {
-        let answer = reqwest::get(process.url(path)).await.unwrap();
+        let answer = reqwest::get(process.url() + path).await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.text().await.unwrap()
     };
 
     proxy.set(Fault::Refused(403, "InvalidAccessKeyId"));
     let many = "cachewfsd_s3_requests_total{operation=\"get\",outcome=\"refused\"} 3";
-    while !ask("/metrics").await.contains(many) {
+    until(async || {
         ask(&format!("/api/v1/repos/{REPO}")).await;
-    }
+        let metrics = ask("/metrics").await;
+        if metrics.contains(many) {
+            Ok(())
+        } else {
+            Err(metrics)
+        }
+    })
+    .await;
     let log = process.log();
     let said = |line: &&str| line.contains("can't be used") && line.contains("operation=\"get\"");
     let said: Vec<&str> = log.lines().filter(said).collect();
@@ -106,9 +118,13 @@ async fn refused_requests_to_a_bucket_are_logged_once_and_so_is_their_end() {
     assert!(said[0].contains("InvalidAccessKeyId"), "{log}");
 
     proxy.set(Fault::None);
-    while !process.log().contains("The bucket accepts requests again") {
+    until(async || {
         ask(&format!("/api/v1/repos/{REPO}")).await;
-    }
+        let log = process.log();
+        let is_back = log.contains("The bucket accepts requests again");
+        if is_back { Ok(()) } else { Err(log) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,12 +153,6 @@ async fn a_start_without_the_bucket_recovers_within_a_minute() {
 
     proxy.set(Fault::None);
     let path = format!("/git/{REPO}/refresh");
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !daemon.post(&path, "").await.status().is_success() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the refresh never succeeded"
-        );
-    }
+    answer_with(200, async || daemon.post(&path, "").await).await;
     assert_eq!(daemon.status().await["published"]["snapshot"], pushed);
 }

@@ -4,8 +4,18 @@ use std::fs;
 
 use cachewfs_tests::{TestBucket, s3_bucket};
 
-use crate::s3::bucket::{config, objects, replace, start};
+use crate::support::bucket::{config, objects, replace, start};
 use crate::support::test_daemon::*;
+
+/// Starts a daemon, and publishes one commit with `content` in a file. Returns the commit.
+async fn start_published(bucket: &TestBucket, content: impl AsRef<[u8]>) -> (TestDaemon, String) {
+    let daemon = start(bucket).await;
+    let work = daemon.create_upstream();
+    write_file(&work.join("file"), content);
+    let first = commit_and_push(&work, "one");
+    daemon.refresh().await;
+    (daemon, first)
+}
 
 /// Reads an object.
 async fn get(bucket: &TestBucket, object: &str) -> Vec<u8> {
@@ -18,11 +28,7 @@ async fn get(bucket: &TestBucket, object: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_is_damaged_in_the_bucket_is_found_and_stored_again() {
     let Some(bucket) = s3_bucket() else { return };
-    let daemon = start(&bucket).await;
-    let work = daemon.create_upstream();
-    write_file(&work.join("noise"), noise(1, 300_000));
-    let first = commit_and_push(&work, "one");
-    daemon.refresh().await;
+    let (daemon, first) = start_published(&bucket, noise(1, 300_000)).await;
     let packs = daemon.manifest(&first).packs;
     let longest = packs.iter().max_by_key(|pack| pack.pack.segment.len);
     let id = longest.unwrap().pack.segment.id;
@@ -55,11 +61,7 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_found_and_stored_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_copy_of_a_manifest_is_replaced() {
     let Some(bucket) = s3_bucket() else { return };
-    let daemon = start(&bucket).await;
-    let work = daemon.create_upstream();
-    write_file(&work.join("file"), "one\n");
-    let first = commit_and_push(&work, "one");
-    daemon.refresh().await;
+    let (daemon, first) = start_published(&bucket, "one\n").await;
     let copy = daemon.store().join("snapshots").join(&first);
     let good = fs::read(&copy).unwrap();
 
@@ -77,11 +79,7 @@ async fn a_corrupt_copy_of_a_manifest_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forgotten_snapshot_is_published_again_under_another_id() {
     let Some(bucket) = s3_bucket() else { return };
-    let daemon = start(&bucket).await;
-    let work = daemon.create_upstream();
-    write_file(&work.join("file"), "one\n");
-    let first = commit_and_push(&work, "one");
-    daemon.refresh().await;
+    let (daemon, first) = start_published(&bucket, "one\n").await;
     let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
     assert_eq!(daemon.get(&immutable, &[]).await.status(), 200);
 

@@ -15,9 +15,9 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::http::tls::{create_authority, create_certificate};
-use crate::s3::bucket::config;
-use crate::support::process::DaemonProcess;
+use crate::support::bucket::config;
+use crate::support::certificates::{create_authority, create_certificate};
+use crate::support::process::{refresh, start_process};
 use crate::support::test_daemon::*;
 
 /// Starts a TLS proxy for `server` with the certificate in `directory`. Returns its URL.
@@ -71,7 +71,7 @@ async fn a_start_with_an_untrusted_certificate_fails_with_advice() {
         config.store.s3 = Some(S3Config {
             endpoint: Some(endpoint.clone()),
             ca_file: authority.map(|name| root.path().join(name)),
-            ..crate::s3::bucket::config(&bucket)
+            ..crate::support::bucket::config(&bucket)
         });
 
         let Err(error) = cachewfsd::daemon().start(config).await else {
@@ -106,9 +106,9 @@ async fn a_daemon_uses_a_private_authority_and_keys_from_its_environment() {
         ("AWS_SECRET_ACCESS_KEY", "a secret of the tests"),
     ];
 
-    let process = DaemonProcess::start(root.path(), ("data", &text), &variables).await;
-    process.refresh().await;
-    let served = process.url(&stable());
+    let process = start_process(root.path(), &text, &variables);
+    refresh(&process).await;
+    let served = process.url() + &stable();
     let served = Client::new().get(served).send().await.unwrap();
 
     assert_eq!(header(&served, "x-cachew-snapshot-commit"), commit);

@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cachewfs_daemon::Config;
 
-use crate::support::test_daemon::{TestDaemon, write_file};
+use crate::support::test_daemon::{TestDaemon, eventually, write_file};
 
 /// A hook that upstream's git runs for each pack that it sends, and a trace of all git commands.
 pub(crate) struct Gate {
@@ -90,14 +89,7 @@ impl Gate {
 
     /// Waits until `count` packs were requested.
     pub(crate) async fn wait_for_packs(&self, count: usize) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        while self.packs() < count {
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "no pack was requested"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually(|| self.packs() >= count).await;
     }
 
     /// Returns how often this subcommand of git ran, started by the daemon or by git itself.

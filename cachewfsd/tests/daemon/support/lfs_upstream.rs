@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
-use crate::lfs::archives::object_below;
+use crate::support::lfs::object_below;
 
 /// Answers an LFS request. Returns `None` if the repository has no LFS objects in
 /// `<root>/<path>.git/lfs/objects`, or if the request is malformed.

@@ -1,5 +1,7 @@
 //! Requests of git protocol version 2 as bytes, for tests without a git client.
 
+use reqwest::{Client, Response};
+
 /// Encodes each text as a packet, an empty text as a delimiter, and ends with a flush packet.
 pub(crate) fn packets(texts: &[&str]) -> Vec<u8> {
     let packet = |text: &&str| match *text {
@@ -34,3 +36,12 @@ pub(crate) const HEADERS: [(&str, &str); 2] = [
     ("git-protocol", "version=2"),
     ("content-type", "application/x-git-upload-pack-request"),
 ];
+
+/// Sends a request of protocol version 2.
+pub(crate) async fn post(client: &Client, url: String, body: Vec<u8>) -> Response {
+    let mut request = client.post(url).body(body);
+    for (name, value) in HEADERS {
+        request = request.header(name, value);
+    }
+    request.send().await.unwrap()
+}

@@ -1,74 +1,46 @@
 //! An upstream repository on disk, a daemon that mirrors it, and stock tools to look at archives.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 use cachewfs_daemon::{Config, Running};
 use cachewfs_format::Manifest;
-pub(crate) use cachewfs_tests::git_with_input;
-use cachewfs_tests::{assert_index_checksum, git_command};
+use cachewfs_tests::{Dice, assert_index_checksum, git_at_time};
+pub(crate) use cachewfs_tests::{git_with_input, try_git, write_file};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) const REPO: &str = "git.example.com/org/repo";
+pub(crate) use super::wait::{eventually, until};
 
-/// Runs git with a fixed identity and time. Fails the test if git fails.
+pub(crate) const REPO: &str = "git.example.com/org/repo";
+pub(crate) const WITH_GIT: &str = "git.example.com/org/repo.git";
+
+/// Runs git at a fixed time. Returns its output without the white space around it.
 pub(crate) fn git<A: AsRef<OsStr>>(
     directory: &Path,
     arguments: impl IntoIterator<Item = A>,
 ) -> String {
-    let output = try_git(directory, arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "git failed in {}: {stderr}",
-        directory.display()
-    );
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-pub(crate) fn try_git<A: AsRef<OsStr>>(
-    directory: &Path,
-    arguments: impl IntoIterator<Item = A>,
-) -> Output {
-    git_command(directory)
-        .args(arguments)
-        .envs([
-            ("GIT_COMMITTER_NAME", "C"),
-            ("GIT_COMMITTER_EMAIL", "c@example.com"),
-        ])
-        .envs([
-            ("GIT_AUTHOR_DATE", "1700000000 +0000"),
-            ("GIT_COMMITTER_DATE", "1700000000 +0000"),
-        ])
-        .output()
-        .unwrap()
-}
-
-pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    File::create(path)
-        .unwrap()
-        .write_all(content.as_ref())
-        .unwrap();
+    let arguments: Vec<A> = arguments.into_iter().collect();
+    git_at_time(directory, 0, &arguments).trim().to_owned()
 }
 
 /// Returns bytes that don't compress. Equal seeds give equal bytes.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    })
-    .take(len)
-    .collect()
+    Dice::new(seed).noise(len)
+}
+
+/// Creates the bare repository `bare`. Returns the clone `work` of it, to commit in.
+pub(crate) fn create_upstream(bare: &Path, work: PathBuf) -> PathBuf {
+    let root = Path::new("/");
+    let (from, to) = (bare.to_str().unwrap(), work.to_str().unwrap());
+    git(root, ["init", "-q", "--bare", "-b", "main", from]);
+    git(root, ["clone", "-q", from, to]);
+    git(&work, ["checkout", "-q", "-B", "main"]);
+    work
 }
 
 /// A running daemon with its upstream, both in one temporary directory.
@@ -127,12 +99,7 @@ impl TestDaemon {
     pub(crate) fn create_upstream_at(&self, path: &str, work: &str) -> PathBuf {
         let root = self.root.path();
         let bare = root.join("upstream").join(format!("{path}.git"));
-        let work = root.join(work);
-        let (from, to) = (bare.to_str().unwrap(), work.to_str().unwrap());
-        git(root, ["init", "-q", "--bare", "-b", "main", from]);
-        git(root, ["clone", "-q", from, to]);
-        git(&work, ["checkout", "-q", "-B", "main"]);
-        work
+        create_upstream(&bare, root.join(work))
     }
 
     pub(crate) fn upstream(&self) -> PathBuf {
@@ -184,15 +151,15 @@ impl TestDaemon {
 
     /// Waits until the API reports a state that meets `condition`. Returns that state.
     pub(crate) async fn status_when(&self, condition: impl Fn(&Value) -> bool) -> Value {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        loop {
+        until(async || {
             let status = self.status().await;
             if condition(&status) {
-                return status;
+                Ok(status)
+            } else {
+                Err(status)
             }
-            assert!(tokio::time::Instant::now() < deadline, "{status}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        })
+        .await
     }
 
     /// Downloads an archive and extracts it with tar and zstd.
@@ -235,6 +202,32 @@ impl TestDaemon {
             .map(|entry| entry.unwrap().metadata().unwrap().len())
             .sum()
     }
+}
+
+/// Creates an upstream with two commits. Returns its work tree and its newest commit.
+pub(crate) fn grown_upstream(daemon: &TestDaemon) -> (PathBuf, String) {
+    let work = daemon.create_upstream();
+    write_file(&work.join("file"), noise(1, 100_000));
+    commit_and_push(&work, "one");
+    write_file(&work.join("file"), noise(2, 100_000));
+    let head = commit_and_push(&work, "two");
+    (work, head)
+}
+
+/// Creates a history with files of several sizes, two branches and an annotated tag.
+pub(crate) fn fill(work: &Path) {
+    for commit in 0..8_u32 {
+        for file in 0..40_u32 {
+            let text = format!("file {file}\n{}", "line\n".repeat((file + commit) as usize));
+            write_file(&work.join(format!("src/{}/{file}.txt", file % 5)), text);
+        }
+        write_file(&work.join("noise.bin"), noise(u64::from(commit), 300_000));
+        git(work, ["add", "-A"]);
+        git(work, ["commit", "-q", "-m", &format!("commit {commit}")]);
+    }
+    git(work, ["rm", "-q", "noise.bin"]);
+    git(work, ["branch", "side", "HEAD~3"]);
+    git(work, ["tag", "-a", "v1", "-m", "one", "HEAD~2"]);
 }
 
 /// Extracts an archive with tar and zstd to a new directory below `root`.
@@ -298,6 +291,20 @@ pub(crate) async fn code(response: Response) -> (u16, String) {
     (status, body["error"]["code"].as_str().unwrap().to_owned())
 }
 
+/// Sends a request until the answer has this status. Returns that answer.
+pub(crate) async fn answer_with(status: u16, mut ask: impl AsyncFnMut() -> Response) -> Response {
+    until(async || {
+        let answer = ask().await;
+        let found = answer.status();
+        if found == status {
+            Ok(answer)
+        } else {
+            Err(found)
+        }
+    })
+    .await
+}
+
 /// A guard that makes every publish fail until it is dropped, so that the mirror stays ahead of the
 /// published snapshot.
 pub(crate) struct BlockedPublish {
@@ -320,17 +327,5 @@ impl BlockedPublish {
 impl Drop for BlockedPublish {
     fn drop(&mut self) {
         fs::remove_file(&self.deletions).unwrap();
-    }
-}
-
-/// Waits until `condition` holds. Fails the test after half a minute.
-pub(crate) async fn eventually(condition: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the condition never became true"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
