@@ -1,7 +1,7 @@
 //! [`Publisher`]: publishes the snapshot of a mirror. How it becomes current is in [`Commit`].
 //!
 //! ```text
-//! read refs ─► what is published? ─► lease ─► keep dropped tips ─► build in `tmp` ─► commit
+//! read refs ─► look at the store ─► lease ─► keep dropped tips ─► build in `tmp` ─► commit
 //! ```
 
 use std::ops::ControlFlow;

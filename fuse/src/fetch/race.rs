@@ -7,8 +7,8 @@
 //! ```
 //!
 //! An earlier request goes on when a later one starts, and the first answer counts. So a dead
-//! connection or a dead daemon costs seconds, and a slow daemon costs a second request. A daemon
-//! that fails at once is followed by the next one at once. If the last one fails while others are
+//! connection or a dead daemon costs seconds, and a slow daemon costs a second request. After a
+//! daemon that fails at once comes the next one at once. If the last one fails while others are
 //! silent, it is asked again every 1.5 s.
 
 use std::pin::Pin;

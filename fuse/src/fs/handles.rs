@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// What the kernel has open, by handle.
+/// Open files or directories of the kernel, by handle.
 #[derive(Debug)]
 pub(super) struct Handles<T> {
     next: AtomicU64,

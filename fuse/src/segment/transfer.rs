@@ -171,7 +171,7 @@ async fn transfer(reading: &Reading, missing: &mut &[PlacedChunk]) -> Result<(),
     Ok(())
 }
 
-/// Makes one attempt to fetch `missing`. A later one continues with what is left of it.
+/// Makes one attempt to fetch `missing`. A later attempt continues with the rest.
 async fn stream(
     reading: &Reading,
     request: BodyRequest<'_>,
