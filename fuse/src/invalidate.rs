@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cachewfs_format::RepoName;
 use fuser::{INodeNo, Notifier};
 
-use crate::fs::{Ino, Tree, tree_directory_ino, work_tree_ino};
+use crate::fs::{Area, Ino, Node, Tree, tree_directory_ino, work_tree_ino};
 use crate::repository::View;
 use crate::view::{WorkTree, WorkTreeNode};
 
@@ -62,6 +62,20 @@ impl Invalidator {
     pub(crate) fn drop_stale(&self, repo: &RepoName, tree: Tree, path: &[u8]) {
         let repo = repo.as_str();
         self.drop_names(&[path], |path| tree_directory_ino(repo, tree, path));
+    }
+
+    /// Drops the name of a repository.
+    pub(crate) fn drop_repository(&self, repo: &RepoName) {
+        let Some((prefix, name)) = repo.as_str().rsplit_once('/') else {
+            return;
+        };
+        let above = Node::Names {
+            area: Area::Root,
+            prefix: prefix.to_owned(),
+        };
+        // It fails if the kernel doesn't know the name.
+        let above = INodeNo(above.ino());
+        self.0.inval_entry(above, OsStr::new(name)).ok();
     }
 
     /// Drops the names of `paths`, then the listings of their directories.
