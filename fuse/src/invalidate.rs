@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cachewfs_format::RepoName;
 use fuser::{INodeNo, Notifier};
 
-use crate::ino::{Ino, Tree};
+use crate::ino::{Area, Ino, Tree};
 use crate::view::{View, WorkTree, WorkTreeNode};
 
 /// A handle that drops names and listings from the kernel's caches.
@@ -59,6 +59,16 @@ impl Invalidator {
     /// Drops names of a small tree that another process showed otherwise.
     pub(crate) fn drop_stale(&self, repo: &RepoName, tree: Tree, path: &[u8]) {
         self.drop_names(&[path], |path| Ino::of_tree_directory(repo, tree, path));
+    }
+
+    /// Drops the name of a repository.
+    pub(crate) fn drop_repository(&self, repo: &RepoName) {
+        let Some((prefix, name)) = repo.as_str().rsplit_once('/') else {
+            return;
+        };
+        let above = INodeNo(Ino::of_names(Area::Root, prefix).0);
+        // It fails if the kernel doesn't know the name.
+        self.0.inval_entry(above, OsStr::new(name)).ok();
     }
 
     /// Drops the names of `paths`, then the listings of their directories.

@@ -193,4 +193,16 @@ fn refresh_asks_upstream_also_for_an_empty_repository() {
     let failed = refresh();
     assert!(said(&failed).contains("upstream"), "{}", said(&failed));
     assert!(try_git(&mounted, &["status"]).status.success());
+
+    // A name that nobody had is a directory. The kernel believes so for a while.
+    let later = mount.repo("local/later");
+    assert_eq!(fs::read_dir(&later).unwrap().count(), 0);
+    let mut repo = site.repo("later");
+    repo.write("file", b"1\n");
+    let head = repo.commit("first");
+    repo.push();
+    let listed = fs::read_dir(&later).unwrap().count();
+    mount.cli(&["refresh", "local/later"]);
+    assert_eq!((listed, later.join("file").exists()), (0, true));
+    assert_eq!(git(&later, &["rev-parse", "HEAD"]).trim(), head);
 }

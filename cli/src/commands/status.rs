@@ -157,6 +157,8 @@ fn lines(status: &StatusReport) -> Vec<String> {
 
 fn row(repo: &RepoReport) -> Vec<String> {
     let cached: u64 = repo.parts.iter().map(|part| part.cached_bytes).sum();
+    // Not the length of the archive: the mount never fetches some of its bytes.
+    let total: u64 = repo.parts.iter().map(|part| part.total_bytes).sum();
     let parts: Vec<String> = repo
         .parts
         .iter()
@@ -173,7 +175,7 @@ fn row(repo: &RepoReport) -> Vec<String> {
         repo.repo.to_string(),
         commit.map_or("-".to_owned(), |commit| commit.chars().take(12).collect()),
         output::bytes(cached),
-        output::bytes(repo.archive_bytes),
+        output::bytes(total),
         parts.join(", "),
         output::bytes(repo.traffic.fetched_bytes),
         repo.traffic.requests.to_string(),
@@ -239,5 +241,18 @@ mod tests {
             "host/repo: not fetched in the background: no room",
         ];
         assert!(lines.ends_with(&notes.map(str::to_owned)), "{lines:?}");
+    }
+
+    #[test]
+    fn a_repository_that_is_cached_as_a_whole_says_so() {
+        let report = r#"{"repo":"host/repo","snapshot":null,"is_pinned":true,"archive_bytes":9000,
+            "parts":[{"part":"refs","cached_bytes":5,"total_bytes":5},
+            {"part":"tip","cached_bytes":70,"total_bytes":70}],"catch_ups":0,"checked_at":null,
+            "clones":[],"last_error":null,"unhydrated":null,"traffic":{"requests":0,
+            "fetched_bytes":0,"demand_bytes":0,"demand_requests":0,"retries":0}}"#;
+
+        let row = row(&serde_json::from_str(report).unwrap());
+
+        assert_eq!(row[2..5], ["75 B", "75 B", "refs 100%, tip 100%"]);
     }
 }

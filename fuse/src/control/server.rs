@@ -321,13 +321,20 @@ impl ControlConnection {
         repo: &RepoName,
         progress: &watch::Sender<Option<Progress>>,
     ) -> Result<Arc<Repository>, String> {
+        let is_new = !self.repositories.is_resolved(repo);
         // A person asks, who may just have mended the reason of an earlier failure.
         self.repositories.forget_failure(repo);
         let work = self.repositories.resolve(repo);
         tokio::pin!(work);
         loop {
             tokio::select! {
-                outcome = &mut work => return outcome.map_err(|error| chain(&error)),
+                outcome = &mut work => {
+                    let repository = outcome.map_err(|error| chain(&error))?;
+                    if is_new {
+                        self.repositories.look_up_again(repo).await;
+                    }
+                    return Ok(repository);
+                }
                 () = tokio::time::sleep(PROGRESS_PERIOD) => {
                     let failure = self.repositories.failure(repo);
                     let text = failure.unwrap_or_else(|| format!("looking up {repo}"));

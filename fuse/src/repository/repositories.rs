@@ -149,6 +149,17 @@ impl Repositories {
         self.slots.loaded(name)
     }
 
+    /// Makes the kernel look `name` up again, which may have been a directory until now.
+    pub(crate) async fn look_up_again(&self, name: &RepoName) {
+        let Some(invalidator) = self.invalidator.get().cloned() else {
+            return;
+        };
+        let name = name.clone();
+        // It waits for lookups in the same directory.
+        let told = tokio::task::spawn_blocking(move || invalidator.drop_repository(&name));
+        told.await.ok();
+    }
+
     /// Returns whether `name` is a repository that is loaded or kept on disk.
     pub(crate) fn is_known(&self, name: &str) -> bool {
         self.slots.is_known(name)
