@@ -16,8 +16,9 @@ use super::{Backend, Segment, SegmentLocation};
 /// each stored chunk would cause another scan of all files.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long files that another mount has evicted may stay open here.
-const FORGETTING_INTERVAL: Duration = Duration::from_mins(1);
+/// How long files that another mount has evicted may stay open here, and how long the bytes that
+/// other mounts have written may go uncounted.
+const FORGETTING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The segments of all snapshots that the mount shows.
 ///
@@ -96,7 +97,9 @@ impl Segments {
             };
             let segments = Arc::clone(&self);
             let work = tokio::task::spawn_blocking(move || {
-                if grew.is_ok() {
+                // Another mount may have been killed after it filled the cache. If this one then
+                // stores little, nothing else counts the cache again.
+                if grew.is_ok() || segments.backend.cache.has_uncounted() {
                     segments.evict();
                 }
                 segments.forget_evicted();
