@@ -1,7 +1,7 @@
 //! Runs work on many bytes with a low priority, so that answers to clients get the processors
 //! first.
 
-use rustix::process::setpriority_process;
+use rustix::process::nice;
 
 /// How much is added to the niceness of the daemon. If processor time is short, a thread with 10
 /// more gets about a tenth of the time of one without.
@@ -16,7 +16,7 @@ pub fn in_background<R: Send>(work: impl FnOnce() -> R + Send) -> R {
             // On Linux a niceness belongs to a thread, not to the process. A thread of its own is
             // needed, because an unprivileged thread can't lower its niceness again. If the call
             // fails, the work only runs with the normal priority.
-            setpriority_process(None, NICENESS).ok();
+            nice(NICENESS).ok();
             work()
         });
         let done = thread.join();
