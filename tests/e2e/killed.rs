@@ -211,14 +211,17 @@ fn in_the_middle_of_an_update() {
     }
 }
 
-/// Pushes until `condition` holds, and kills the daemon at that moment. Returns the last commit.
+/// Pushes until `condition` holds, each time after `prepare`. Kills the daemon at that moment.
+/// Returns the last commit.
 fn kill_when(
     repo: &mut GitRepo,
     daemon: &mut DaemonProcess,
     (number, condition): (&mut u64, &dyn Fn() -> bool),
+    prepare: &dyn Fn(u64),
 ) -> String {
     for _ in 0..20 {
         *number += 1;
+        prepare(*number);
         let commit = push(repo, *number);
         let until = Instant::now() + Duration::from_secs(3);
         while Instant::now() < until {
@@ -247,7 +250,12 @@ fn in_the_middle_of_a_publish() {
                 .iter()
                 .any(|name| name.starts_with("publish-"))
         };
-        let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_publishing));
+        let commit = kill_when(
+            &mut repo,
+            &mut daemon,
+            (&mut number, &is_publishing),
+            &|_| {},
+        );
         daemon.restart();
 
         assert_published_and_clean(&site, &daemon, &commit);
@@ -280,10 +288,14 @@ fn in_the_middle_of_a_repack() {
     assert_published_and_clean(&site, &daemon, &first);
     let mut number = 0;
     for _ in 0..ROUNDS {
-        add_small_packs(&mirror_path(&site), number);
         let path = mirror_path(&site).display().to_string();
         let is_repacking = || process_runs(&["git", "repack", &path]);
-        let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_repacking));
+        let commit = kill_when(
+            &mut repo,
+            &mut daemon,
+            (&mut number, &is_repacking),
+            &|number| add_small_packs(&mirror_path(&site), number),
+        );
         daemon.restart();
 
         assert_published_and_clean(&site, &daemon, &commit);
