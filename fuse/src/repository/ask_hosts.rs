@@ -32,7 +32,7 @@ impl Repositories {
         Ok(has(&self.newest_hosts(Purpose::Demand).await?))
     }
 
-    /// Asks for the hosts, unless the daemons answered within [`HOSTS_TTL`] or are known not to
+    /// Asks for the hosts, unless the daemons answered within `HOSTS_TTL` or are known not to
     /// answer. If they don't answer, an old list is better than none.
     pub(crate) async fn newest_hosts(
         &self,
@@ -56,7 +56,7 @@ impl Repositories {
         self.ask_for_hosts(purpose).await.or_else(or_known)
     }
 
-    /// Asks the daemons for the hosts. The caller holds [`Hosts::asking`].
+    /// Asks the daemons for the hosts. The caller holds `Hosts::asking`.
     async fn ask_for_hosts(&self, purpose: Purpose) -> Result<Arc<Vec<String>>, RepoError> {
         let request = self.source().hosts(purpose);
         let answer = self.reachability.observe(request).await;
