@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{clone, completions, mount, pin, prefetch, refresh, status, umount, unpin};
+use crate::commands::{
+    before_sleep, clone, completions, mount, pin, prefetch, refresh, status, umount, unpin,
+};
 
 /// Use very large git repositories at once, without waiting for a clone.
 ///
@@ -40,4 +42,5 @@ pub(crate) enum Command {
     Refresh(refresh::Args),
     Status(status::Args),
     Completions(completions::Args),
+    BeforeSleep(before_sleep::Args),
 }

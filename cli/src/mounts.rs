@@ -126,6 +126,16 @@ pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
     Ok(points)
 }
 
+/// Returns the mounts in the mount table, each with the user who mounted it if the options name
+/// one. Bind mounts add none.
+pub(crate) fn mounts_with_owners() -> Result<Vec<(PathBuf, Option<u32>)>> {
+    let table = MountTable::read()?;
+    let mounts = table.mounts();
+    Ok(mounts
+        .map(|entry| (entry.mount_point.clone(), entry.uid))
+        .collect())
+}
+
 /// Returns whether `path` is in a cachewfs mount or in a bind mount of one.
 pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
     Ok(MountTable::read()?.around(path).is_some())

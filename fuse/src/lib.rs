@@ -13,6 +13,7 @@
 
 mod awake;
 mod cache;
+mod callers;
 pub mod control;
 mod dead_mount;
 mod failed_reads;

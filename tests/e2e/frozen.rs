@@ -107,6 +107,55 @@ fn a_read_under_way_succeeds_after_a_freeze_that_outlasts_its_deadline() {
 }
 
 #[test]
+fn a_machine_can_sleep_although_programs_wait_for_a_dead_network() {
+    if !can_mount() {
+        return;
+    }
+    let Some(freezer) = Freezer::create("sleep") else {
+        return;
+    };
+    let site = Site::default();
+    let repo = site.repo_of_files("project", (3, LARGE));
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address());
+    let mount = site.mount_with_options(&proxy.url(), "hydrate=off");
+    let mounted = mount.look("local/project");
+    proxy.set(Fault::Stall);
+    let before = mount.traffic("demand_requests");
+    let readers = ["0", "1"].map(|name| start_reading(&mount, name));
+    wait_until("they wait", || {
+        mount.traffic("demand_requests") >= before + 2
+    });
+    let started = Instant::now();
+
+    let prepared = run(&["before-sleep", &mount.point.display().to_string()]);
+
+    assert!(prepared.status.success(), "{prepared:?}");
+    // The mount's own limit is 15 s without a byte.
+    assert!(started.elapsed() < Duration::from_secs(10));
+    // A process whose call is not answered can't be frozen together with the mount.
+    for process in readers.iter().map(Child::id).chain([mount.pid()]) {
+        freezer.add(process);
+    }
+    freezer.start_freezing();
+    wait_up_to(Duration::from_secs(5), "all are frozen", || {
+        freezer.is_frozen()
+    });
+    freezer.thaw();
+    for reader in readers {
+        assert!(!reader.wait_with_output().unwrap().status.success());
+    }
+    assert!(mount.log().contains("the machine is about to sleep"));
+
+    proxy.set(Fault::None);
+    for name in ["0", "1", "2"] {
+        let path = mounted.join(name);
+        wait_until("it can be read again", || fs::read(&path).is_ok());
+        assert!(fs::read(&path).unwrap() == fs::read(repo.work.join(name)).unwrap());
+    }
+}
+
+#[test]
 fn a_reader_that_waits_for_a_dead_network_can_be_frozen_after_its_deadline() {
     if !can_mount() {
         return;

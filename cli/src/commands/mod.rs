@@ -1,6 +1,7 @@
 //! One file for each subcommand. `Args` has its arguments, whose doc comments are the help text;
 //! `run` runs it.
 
+pub(crate) mod before_sleep;
 pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod mount;

@@ -70,6 +70,9 @@ pub enum ControlRequest {
     /// Hands the mount over to the process that asks, over this connection. Before that, it answers
     /// [`ControlAnswer::Nothing`].
     Replace,
+    /// Answers all calls that wait, and lets none wait for some seconds, so that the machine can
+    /// sleep. The answer is [`ControlAnswer::Nothing`].
+    BeforeSleep,
     /// Unmounts and ends the mount's process. Before that, it answers [`ControlAnswer::Nothing`].
     Stop,
 }

@@ -310,6 +310,10 @@ impl ControlConnection {
                 let options = options.map_err(|error| error.to_string())?;
                 Ok(ControlAnswer::Options { options })
             }
+            ControlRequest::BeforeSleep => {
+                self.repositories.callers.release().await;
+                Ok(ControlAnswer::Nothing)
+            }
             // `run` has handled it.
             ControlRequest::Replace | ControlRequest::Stop => Ok(ControlAnswer::Nothing),
         }
@@ -453,10 +457,11 @@ fn step(text: &str) -> Progress {
 
 /// Returns whether only root and the user who mounted may make a request.
 fn needs_privilege(request: &ControlRequest) -> bool {
-    // Unmounting and eviction policy affect other users. The rest has the effects of reading files,
-    // which `allow_other` permits anyway.
+    // Unmounting, eviction policy and failing calls affect other users. The rest has the effects of
+    // reading files, which `allow_other` permits anyway.
     match request {
         ControlRequest::Stop
+        | ControlRequest::BeforeSleep
         | ControlRequest::Options
         | ControlRequest::Replace
         | ControlRequest::Pin { .. }

@@ -30,6 +30,9 @@ pub(crate) enum FsError {
     /// The deadline of the call passed. The work goes on, so a retry may find it done.
     #[error("no answer within the deadline")]
     TimedOut,
+    /// The machine sleeps soon, so no call may wait.
+    #[error("the machine is about to sleep")]
+    Released,
     /// The process that made the call was killed, so nobody gets the answer.
     #[error("the caller was killed")]
     Killed,
@@ -62,7 +65,7 @@ impl FsError {
             Self::Killed => Errno::EINTR,
             Self::Repo(error) => of_repo(error),
             Self::Load(error) => of_load(error),
-            Self::Read(_) | Self::Panicked => Errno::EIO,
+            Self::Read(_) | Self::Panicked | Self::Released => Errno::EIO,
             Self::Fetch(error) => of_fetch(error),
         }
     }

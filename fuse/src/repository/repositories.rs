@@ -26,6 +26,7 @@ use super::reachability::Reachability;
 use super::slots::{Slot, Slots};
 use super::{RepoError, Repository};
 use crate::cache::{Cache, KeptSnapshots};
+use crate::callers::Callers;
 use crate::failed_reads::FailedReads;
 use crate::fetch::ArchiveSource;
 use crate::invalidate::Invalidator;
@@ -50,6 +51,8 @@ pub(crate) struct Repositories {
     pub(crate) invalidator: OnceLock<Invalidator>,
     /// Whether the daemons answer.
     pub(crate) reachability: Reachability,
+    /// The calls that wait for an answer.
+    pub(crate) callers: Arc<Callers>,
     /// The files whose last read failed.
     pub(crate) failed_reads: FailedReads,
     pub(super) slots: Slots,
@@ -83,6 +86,7 @@ impl Repositories {
         Self {
             invalidator: OnceLock::new(),
             reachability: Reachability::new(options.lookup_timeout),
+            callers: Arc::default(),
             failed_reads: FailedReads::default(),
             slots,
             hosts: Hosts::new(kept.as_ref().and_then(KeptSnapshots::hosts)),

@@ -18,9 +18,9 @@ const BACKOFF: Backoff = Backoff {
 };
 /// How long a reader waits while no daemon sends a byte, with the default `read_timeout`.
 ///
-/// A thread that waits for an answer of the mount can't be frozen. The kernel freezes the mount's
-/// process first, so a suspend fails if a reader waits at that moment. It gives up after 20 s. So a
-/// mount that lost its network must soon let go of its readers: then the next try works.
+/// A thread that waits for an answer of the mount can't be frozen, so a suspend fails if a reader
+/// waits at that moment, unless `cachewfs before-sleep` came first. The kernel gives up after 20 s.
+/// So a mount that lost its network must soon let go of its readers: then the next try works.
 const LONGEST_SILENCE: Duration = Duration::from_secs(15);
 
 /// The schedule of the attempts of one fetch, or the time limit of one read.

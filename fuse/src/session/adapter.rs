@@ -142,6 +142,8 @@ impl Adapter {
         let work = tasks.spawn_until_end(awake::timeout(longest, call));
         let fs = Arc::clone(&self.fs);
         let end = tasks.clone();
+        let callers = Arc::clone(&self.fs.repositories().callers);
+        let waiting = callers.wait();
         tasks.spawn(async move {
             let outcome = tokio::select! {
                 outcome = awake::timeout(timeout, work) => match outcome {
@@ -154,10 +156,11 @@ impl Adapter {
                 // for the network.
                 () = end.ending() => Err(FetchError::Ending.into()),
                 () = killed(thread) => Err(FsError::Killed),
+                () = callers.released() => Err(FsError::Released),
             };
             fs.note_outcome(ino, outcome.as_ref().err());
             answer(outcome);
-            drop(unanswered);
+            drop((unanswered, waiting));
         });
     }
 }

@@ -1,0 +1,80 @@
+//! `cachewfs before-sleep`: prepares all mounts for the sleep of the machine.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use cachewfs_fuse::control::protocol::ControlRequest;
+
+use crate::mounts::{MountChoice, block_on, mounts_with_owners};
+
+/// Answer all programs that wait for the network, so that the machine can sleep
+///
+/// cachewfs-sleep.service runs it before each suspend and hibernation: the kernel can't freeze a
+/// program that waits for a mount. The programs get an input/output error. Root prepares the mounts
+/// of all users.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The mount to prepare. The default is all of them.
+    #[arg(value_name = "MOUNTPOINT")]
+    mount_point: Option<PathBuf>,
+}
+
+/// A group without any permissions.
+const NOGROUP: u32 = 65_534;
+
+/// A mount to prepare, or all mounts of another user.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Mount(PathBuf),
+    User(u32),
+}
+
+impl Target {
+    fn prepare(self) -> Result<()> {
+        match self {
+            Self::Mount(mount) => {
+                let choice = MountChoice { mount: Some(mount) };
+                block_on(choice.ask(&ControlRequest::BeforeSleep))?;
+                Ok(())
+            }
+            // A process of root trusts no socket of another user.
+            Self::User(uid) => {
+                let program = std::env::current_exe().context("can't find this program")?;
+                let mut command = Command::new(program);
+                let status = command.arg("before-sleep").uid(uid).gid(NOGROUP).status()?;
+                anyhow::ensure!(
+                    status.success(),
+                    "the mounts of user {uid} are not prepared"
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(mount) = &args.mount_point {
+        return Target::Mount(mount.clone()).prepare();
+    }
+    let me = rustix::process::geteuid().as_raw();
+    let targets = mounts_with_owners()?.into_iter();
+    let mut targets: Vec<_> = targets
+        .filter_map(|(mount, owner)| match owner.unwrap_or(0) {
+            owner if owner == me => Some(Target::Mount(mount)),
+            owner => (me == 0).then_some(Target::User(owner)),
+        })
+        .collect();
+    targets.sort();
+    targets.dedup();
+    // At once: each mount may need some seconds, and the machine waits.
+    std::thread::scope(|scope| {
+        let prepare = |target: Target| scope.spawn(|| target.prepare());
+        let preparing: Vec<_> = targets.into_iter().map(prepare).collect();
+        let outcomes = preparing
+            .into_iter()
+            .filter_map(|thread| thread.join().ok());
+        outcomes.fold(Ok(()), Result::and)
+    })
+}
