@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
-use cachewfs_fuse::control::{Client, ConnectError};
+use cachewfs_fuse::control::{Client, ClientError, ConnectError};
 use cachewfs_fuse::{TableEntry, is_dead, mount_table};
 
 use crate::borrowing::{BorrowedObjects, borrowed_here};
@@ -242,12 +242,23 @@ impl MountChoice {
     /// Sends one request, and shows a progress bar until the answer arrives. If this process ends
     /// first, the mount stops working on the request.
     pub(crate) async fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
-        let mut client = self.connect().await?;
-        let bar = Bar::new();
-        let outcome = client.call(request, |progress| bar.show(&progress)).await;
-        bar.finish();
+        let mut outcome = call(&mut self.connect().await?, request).await;
+        // The mount's process was killed. Another one may go on, and each request may be repeated.
+        if matches!(outcome, Err(ClientError::Lost(_)))
+            && let Ok(mut client) = self.connect().await
+        {
+            outcome = call(&mut client, request).await;
+        }
         Ok(outcome?)
     }
+}
+
+/// Sends a request, and shows its progress until the answer arrives.
+async fn call(client: &mut Client, request: &ControlRequest) -> Result<ControlAnswer, ClientError> {
+    let bar = Bar::new();
+    let outcome = client.call(request, |progress| bar.show(&progress)).await;
+    bar.finish();
+    outcome
 }
 
 /// Connects to the mount at `mount_point`.
