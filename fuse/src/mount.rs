@@ -313,8 +313,13 @@ impl Mount {
 
     /// Returns why no daemon answers, or `None` if one does. Waits at most a second for an answer.
     pub async fn outage(&self) -> Option<String> {
-        let repositories = self.fs.repositories();
-        let asked = repositories.newest_hosts(Purpose::Background);
+        let repositories = Arc::clone(self.fs.repositories());
+        let asking = Arc::clone(&repositories);
+        // As a task, which goes on after the timeout: lookups wait for its answer, and would have to
+        // begin again. With a silent daemon before one that answers, they would end too late.
+        let asked = repositories
+            .tasks()
+            .spawn_until_end(async move { asking.newest_hosts(Purpose::Background).await.is_ok() });
         let answered = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, asked).await;
         let outage = repositories.reachability.outage();
         match (outage, answered) {
