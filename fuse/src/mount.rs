@@ -315,8 +315,8 @@ impl Mount {
     pub async fn outage(&self) -> Option<String> {
         let repositories = Arc::clone(self.fs.repositories());
         let asking = Arc::clone(&repositories);
-        // As a task, which goes on after the timeout: lookups wait for its answer, and would have to
-        // begin again. With a silent daemon before one that answers, they would end too late.
+        // A task goes on after the timeout. Lookups wait for its answer, and would have to begin
+        // again: with a silent daemon before one that answers, they would end too late.
         let asked = repositories
             .tasks()
             .spawn_until_end(async move { asking.newest_hosts(Purpose::Background).await.is_ok() });
