@@ -28,6 +28,7 @@ mod damaged;
 mod disk;
 mod error;
 mod forget;
+mod json;
 mod key;
 mod lease;
 mod listing;

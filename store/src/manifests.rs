@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
 
+use super::json::{encode, parse};
 use super::key::Key;
 use super::protect::Protection;
-use super::snapshots::{encode, parse};
 use super::tier::{Tier, Written};
 use super::{Store, StoreError, TierError};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
+use super::json::parse;
 use super::key::Key;
-use super::snapshots::parse;
 use super::tier::Version;
 use super::{Store, StoreError};
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::clock::{Clock, MachineClock, NoticePeriod};
 use super::collect::newest_first;
+use super::json::{encode, parse};
 use super::key::{Key, Shelf, ShelfPart};
 use super::protect::Protection;
 use super::reads::Reads;
@@ -253,27 +254,6 @@ impl Store {
             .filter_map(|listed| listed.object.manifest())
             .collect())
     }
-}
-
-pub(super) fn parse<T>(
-    key: &Key,
-    bytes: &[u8],
-    parse: fn(&[u8]) -> cachewfs_format::Result<T>,
-) -> Result<T, StoreError> {
-    parse(bytes).map_err(|source| StoreError::Unreadable {
-        key: key.boxed(),
-        source,
-    })
-}
-
-pub(super) fn encode(
-    key: &Key,
-    json: cachewfs_format::Result<Vec<u8>>,
-) -> Result<Vec<u8>, StoreError> {
-    json.map_err(|source| StoreError::Encode {
-        key: key.boxed(),
-        source,
-    })
 }
 
 #[cfg(test)]

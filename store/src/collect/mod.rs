@@ -28,8 +28,8 @@ pub use log::{log_collected, log_failed_collection};
 pub use plan::Keep;
 pub(super) use plan::newest_first;
 
+use super::json::encode;
 use super::key::{Key, Object, ShelfPart};
-use super::snapshots::encode;
 use super::tier::{Listed, Version, Written};
 use super::{Store, StoreError};
 use announced::AnnouncedCollection;
