@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::writer::Entries;
+use super::entries::Entries;
 use crate::GitHash;
 
 /// The extension may be this many bytes longer than a quarter of the index. The extension of a real

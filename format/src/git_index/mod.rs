@@ -9,6 +9,7 @@
 //! A mount accepts no other index, so a daemon publishes no other.
 
 mod cache_tree;
+mod entries;
 mod entry;
 mod writer;
 
