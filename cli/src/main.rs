@@ -22,6 +22,7 @@ mod mounts;
 mod output;
 mod progress;
 mod remote;
+mod report;
 
 use std::process::ExitCode;
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error::report(&error),
+        Err(error) => report::report(&error),
     }
 }
 

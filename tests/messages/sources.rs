@@ -308,7 +308,7 @@ impl Reader<'_> {
                 outcome.errno = Some(last(&path.path));
             }
             body if self.function.ends_with("advice")
-                || self.file.ends_with("cli/src/error.rs") =>
+                || self.file.ends_with("cli/src/report.rs") =>
             {
                 outcome.advice = text_of(constants, body);
             }

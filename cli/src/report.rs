@@ -1,0 +1,240 @@
+//! How the program reports a failure: one message, at most one hint, and one exit code.
+//!
+//! The matches have no `_` arm. A new error variant compiles only after it has a hint and a code
+//! here.
+
+use std::process::ExitCode;
+
+use cachewfs_format::api::code;
+use cachewfs_fuse::MountError;
+use cachewfs_fuse::control::{BindError, ClientError, ConnectError};
+
+use crate::error::CliError;
+use crate::output;
+
+/// At most this many lines of another program's error output are printed.
+const MAX_LINES: usize = 50;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NO_MOUNT: u8 = 3;
+const NO_REPOSITORY: u8 = 4;
+
+/// Prints an error with its causes and a hint on what to do next. Returns the exit code.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    let (code, hint) = code_and_hint(error);
+    print(error);
+    if let Some(hint) = hint {
+        output::error(&format!("  {hint}"));
+    }
+    ExitCode::from(code)
+}
+
+/// Returns whether the reader of the output has closed its end of the pipe, as `head` does.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let closed = std::io::ErrorKind::BrokenPipe;
+    matches!(error.downcast_ref(), Some(CliError::Output(error)) if error.kind() == closed)
+}
+
+/// Prints an error and its causes. The text is one line, unless another program printed it.
+fn print(error: &anyhow::Error) {
+    let text = format!("cachewfs: {error:#}");
+    let indent = match error.downcast_ref() {
+        Some(CliError::ProgramFailed { .. }) => "    ",
+        // The background process has indented its lines already.
+        Some(CliError::NotMounted { .. }) => "",
+        _ => return output::error(&text),
+    };
+    for (number, line) in text.lines().take(MAX_LINES).enumerate() {
+        let indent = if number == 0 { "" } else { indent };
+        output::error(&format!("{indent}{line}"));
+    }
+}
+
+fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
+    if let Some(error) = error.downcast_ref::<CliError>() {
+        return (cli_code(error), cli_hint(error));
+    }
+    if let Some(error) = error.downcast_ref::<ClientError>() {
+        return client_code_and_hint(error);
+    }
+    match error.downcast_ref::<MountError>() {
+        Some(error) => (FAILED, mount_hint(error)),
+        None => (FAILED, None),
+    }
+}
+
+fn cli_code(error: &CliError) -> u8 {
+    match error {
+        CliError::NoMount
+        | CliError::CloneWithoutMount { .. }
+        | CliError::CantConnect { .. }
+        | CliError::ForeignMount { .. }
+        | CliError::NotAMount { .. }
+        | CliError::HiddenSocket { .. }
+        | CliError::BindMount { .. } => NO_MOUNT,
+        CliError::SeveralMounts { .. }
+        | CliError::BadUrl { .. }
+        | CliError::LocalPath { .. }
+        | CliError::BadDaemonUrl { .. }
+        | CliError::BadOption { .. } => USAGE,
+        CliError::CopyWithoutObjects
+        | CliError::Incomplete { .. }
+        | CliError::NoBranch { .. }
+        | CliError::AlreadyMounted { .. }
+        | CliError::NotEmpty { .. }
+        | CliError::CheckoutFailed { .. }
+        | CliError::ProgramFailed { .. }
+        | CliError::NotMounted { .. }
+        | CliError::Interrupted
+        | CliError::Output(_) => FAILED,
+    }
+}
+
+fn cli_hint(error: &CliError) -> Option<&'static str> {
+    Some(match error {
+        CliError::NoMount => "start one: cachewfs mount http://HOST:PORT MOUNTPOINT",
+        CliError::CloneWithoutMount { .. } => {
+            "mount it there again: cachewfs mount http://HOST:PORT MOUNTPOINT. Until then git \
+             reports missing objects, and `git fetch` fetches the whole history"
+        }
+        CliError::CopyWithoutObjects => {
+            "make a clone instead: cachewfs clone URL. Or write the path of the mounted \
+             repository and /.git/cachewfs/objects into .git/objects/info/alternates here"
+        }
+        CliError::SeveralMounts { .. } => "choose one: --mount MOUNTPOINT",
+        CliError::CantConnect { source, .. } => connect_hint(source),
+        CliError::ForeignMount { .. } => "run this command as that user, without sudo",
+        CliError::NotAMount { .. } => "`findmnt -t fuse.cachewfs` lists the mounts",
+        CliError::HiddenSocket { .. } => {
+            "it was mounted with another XDG_RUNTIME_DIR or TMPDIR, or in a container: run this \
+             command in the same environment"
+        }
+        CliError::BindMount { .. } => {
+            "run this command where the mount itself is visible; umount(8) removes a bind mount"
+        }
+        CliError::Incomplete {
+            is_pinned: true, ..
+        } => "it is pinned: the mount goes on trying, and `cachewfs status` shows how far it is",
+        CliError::Incomplete { .. } => "run the command again to fetch the rest",
+        CliError::BadUrl { .. } => "write it as https://github.com/org/repo or github.com/org/repo",
+        CliError::LocalPath { .. } => {
+            "for a repository on this machine, use `git clone`; or let a mount mirror it: \
+             cachewfs mount --local DIR --upstream HOST=file:///PATH MOUNTPOINT"
+        }
+        CliError::NoBranch { .. } => {
+            "if it is new, run `cachewfs refresh` first: the mount may not show it yet"
+        }
+        CliError::BadDaemonUrl { .. } => "for example: cachewfs mount http://HOST:8080 MOUNTPOINT",
+        CliError::AlreadyMounted { .. } => {
+            "use it as it is, restart it with `cachewfs mount --replace MOUNTPOINT`, or unmount it \
+             first: cachewfs umount MOUNTPOINT"
+        }
+        CliError::NotEmpty { .. } => "choose another directory",
+        CliError::BadOption { .. } => "`cachewfs mount --help` lists the options",
+        CliError::CheckoutFailed { .. } => {
+            "`git ls-files` lists the files; check out single ones with: \
+             git restore --source=HEAD -- FILE"
+        }
+        CliError::ProgramFailed { .. }
+        | CliError::NotMounted { .. }
+        | CliError::Interrupted
+        | CliError::Output(_) => return None,
+    })
+}
+
+fn connect_hint(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::NotMounted => {
+            "`cachewfs status` without --mount finds the mount, if one is running"
+        }
+        ConnectError::Dead(_) => {
+            "unmount it (umount MOUNTPOINT) and mount it again: no data is lost"
+        }
+        ConnectError::SocketDirectory(_) => SOCKET_DIRECTORY_HINT,
+        ConnectError::Stranger { .. } => {
+            "tell an administrator: that user's process pretends to be the mount"
+        }
+        ConnectError::Denied => {
+            "run this command as that user or as root, or mount with -o allow_other"
+        }
+    }
+}
+
+/// The next step if other users may write to the directory for control sockets.
+const SOCKET_DIRECTORY_HINT: &str = "set XDG_RUNTIME_DIR to a directory of your own with mode \
+    0700, such as /run/user/UID, or ask its owner or root to remove the directory: rm -r";
+
+fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
+    match error {
+        ClientError::Failed(message) if message.contains("there is no repository") => (
+            NO_REPOSITORY,
+            Some("check its spelling, and check that the daemon may read it from upstream"),
+        ),
+        ClientError::Failed(message) if has_code(message, code::UNAUTHENTICATED) => (
+            FAILED,
+            Some("mount with the daemon's token: -o token_file=FILE"),
+        ),
+        ClientError::Failed(_) => (FAILED, None),
+        ClientError::Lost(_) => (
+            NO_MOUNT,
+            Some(
+                "if the mount's process was killed, another may go on: run the command again. If \
+                 nothing answers then, look into the mount's log, and mount it again",
+            ),
+        ),
+        ClientError::Silent { .. } => (
+            NO_MOUNT,
+            Some(
+                "if that process is stopped or frozen, let it go on (kill -CONT, systemctl thaw, \
+                 docker unpause); otherwise end it (kill -9): another process goes on with the \
+                 mount, or you mount it again. No data is lost",
+            ),
+        ),
+        ClientError::BadReply(_) => (
+            FAILED,
+            Some("unmount it, and mount it again with this version of cachewfs"),
+        ),
+    }
+}
+
+/// Returns whether a message of the mount ends with an error code of the daemon.
+fn has_code(message: &str, code: &str) -> bool {
+    message.ends_with(&format!("({code})"))
+}
+
+fn mount_hint(error: &MountError) -> Option<&'static str> {
+    match error {
+        MountError::MountPoint { .. } => Some("create the directory first: mkdir MOUNTPOINT"),
+        MountError::Cache { .. } => {
+            Some("choose a directory that only you can write to: -o cache_dir=DIR")
+        }
+        MountError::Mount { .. } => Some(
+            "root needs the device /dev/fuse; other users also need the package fuse3, \
+             permission to write to MOUNTPOINT and, for allow_other, the line user_allow_other in \
+             /etc/fuse.conf",
+        ),
+        MountError::Token { .. } => {
+            Some("name a file that contains the daemon's token: -o token_file=FILE")
+        }
+        MountError::InUse { .. } => Some("unmount it first: cachewfs umount MOUNTPOINT"),
+        MountError::Control(BindError::SocketDirectory(_)) => Some(SOCKET_DIRECTORY_HINT),
+        MountError::Aborted { .. } => Some("mount it again: no data is lost"),
+        MountError::NotRunning { source, .. } => Some(connect_hint(source)),
+        MountError::Refused {
+            source: ClientError::Failed(_),
+            ..
+        } => Some("it goes on as before; its user may unmount it, and mount it again"),
+        MountError::Refused { source, .. } => client_code_and_hint(source).1,
+        MountError::HandOver { .. } => {
+            Some("try again in a moment; if it still fails, unmount it, and mount it again")
+        }
+        MountError::Control(BindError::Io(_))
+        | MountError::Http(_)
+        | MountError::Recovery { .. }
+        | MountError::Session(_) => None,
+    }
+}
