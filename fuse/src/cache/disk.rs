@@ -253,11 +253,6 @@ impl Cache {
         }
     }
 
-    /// Returns whether this process has stored something since the cache was counted last.
-    pub(crate) fn has_uncounted(&self) -> bool {
-        self.uncounted_bytes.load(Ordering::Relaxed) > 0
-    }
-
     fn recount_after(&self) -> u64 {
         (self.max_bytes / RECOUNT_SHARE).max(MIN_RECOUNT_BYTES)
     }

@@ -16,8 +16,8 @@ use super::{Backend, Segment, SegmentLocation};
 /// each stored chunk would cause another scan of all files.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long files that another mount has evicted may stay open here, and how long the bytes that
-/// other mounts have written may go uncounted.
+/// How long files that another mount has evicted may stay open here. Also the time after which a
+/// mount that stores nothing counts the cache.
 const FORGETTING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The segments of all snapshots that the mount shows.
@@ -90,16 +90,20 @@ impl Segments {
     /// Evicts segments whenever the cache exceeds its limit, until the mount ends.
     pub(crate) async fn keep_within_limit(self: Arc<Self>) {
         let (cache, tasks) = (&self.backend.cache, &self.backend.tasks);
+        let mut idle_rounds = 0_u64;
         loop {
             let grew = tokio::time::timeout(FORGETTING_INTERVAL, cache.grew());
             let Some(grew) = tasks.until_end(grew).await else {
                 return;
             };
+            idle_rounds = if grew.is_ok() { 0 } else { idle_rounds + 1 };
+            // Another mount may have been killed after it filled the cache, and nothing else tells
+            // this one. It counts a cache in which it stores nothing ever more seldom, because that
+            // looks at all files.
+            let counts = grew.is_ok() || idle_rounds.is_power_of_two();
             let segments = Arc::clone(&self);
             let work = tokio::task::spawn_blocking(move || {
-                // Another mount may have been killed after it filled the cache. If this one then
-                // stores little, nothing else counts the cache again.
-                if grew.is_ok() || segments.backend.cache.has_uncounted() {
+                if counts {
                     segments.evict();
                 }
                 segments.forget_evicted();
