@@ -326,6 +326,8 @@ mod tests {
         connections: AtomicUsize,
         /// Connections with a smaller number are silent.
         silent_below: AtomicUsize,
+        /// Nothing is answered before there are this many connections.
+        awaited: AtomicUsize,
         /// How many of the next requests fail.
         failures: AtomicUsize,
         requests: AtomicUsize,
@@ -347,6 +349,11 @@ mod tests {
                             shared.requests.fetch_add(1, Ordering::Relaxed);
                             if number < shared.silent_below.load(Ordering::Relaxed) {
                                 continue;
+                            }
+                            while shared.connections.load(Ordering::Relaxed)
+                                < shared.awaited.load(Ordering::Relaxed)
+                            {
+                                tokio::task::yield_now().await;
                             }
                             let failures = &shared.failures;
                             let left = failures.load(Ordering::Relaxed);
@@ -402,6 +409,8 @@ mod tests {
         let server = Server::start(FINE).await;
         let clients = Clients::new().unwrap();
         let servers = [&server];
+        // Otherwise the last of them may use the connection of the first.
+        server.shared.awaited.store(4, Ordering::Relaxed);
         let parallel = (0..4).map(|_| ask(&clients, &servers));
         for answer in futures_util::future::join_all(parallel).await {
             answer.unwrap();
