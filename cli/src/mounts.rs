@@ -117,11 +117,8 @@ impl MountTable {
 /// Returns the mount points in the mount table. A mount that hides the one before it, at the same
 /// mount point, adds no second entry; bind mounts add none.
 pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
-    let table = MountTable::read()?;
-    let mut points: Vec<_> = table
-        .mounts()
-        .map(|entry| entry.mount_point.clone())
-        .collect();
+    let mounts = mounts_with_owners()?.into_iter();
+    let mut points: Vec<_> = mounts.map(|(mount_point, _)| mount_point).collect();
     points.dedup();
     Ok(points)
 }

@@ -72,9 +72,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     std::thread::scope(|scope| {
         let prepare = |target: Target| scope.spawn(|| target.prepare());
         let preparing: Vec<_> = targets.into_iter().map(prepare).collect();
-        let outcomes = preparing
-            .into_iter()
-            .filter_map(|thread| thread.join().ok());
+        let outcomes = preparing.into_iter().map(|thread| {
+            let outcome = thread.join();
+            outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("a mount is not prepared")))
+        });
         outcomes.fold(Ok(()), Result::and)
     })
 }
