@@ -4,11 +4,12 @@
 //! The kernel can't freeze a thread that waits for the mount, and it freezes the mount's process
 //! first. So a suspend fails while a single call waits.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+
+use crate::waiting::Waiting;
 
 /// How long calls may still take that the network answers.
 const GRACE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
@@ -18,17 +19,11 @@ const RELEASE: Duration = Duration::from_secs(10);
 /// The calls that wait for an answer of the mount.
 #[derive(Debug, Default)]
 pub(crate) struct Callers {
-    waiting: watch::Sender<usize>,
+    pub(crate) waiting: Waiting,
     released_at: watch::Sender<Option<Instant>>,
 }
 
 impl Callers {
-    /// Counts a call that waits, until the returned guard is dropped.
-    pub(crate) fn wait(self: &Arc<Self>) -> WaitingCall {
-        self.waiting.send_modify(|count| *count += 1);
-        WaitingCall(Arc::clone(self))
-    }
-
     /// Returns once calls must not wait.
     pub(crate) async fn released(&self) {
         let mut released_at = self.released_at.subscribe();
@@ -40,34 +35,23 @@ impl Callers {
     /// Gives waiting calls a moment, then has all of them fail. Returns once none waits. For some
     /// seconds, new ones fail at once.
     pub(crate) async fn release(&self) {
-        let mut waiting = self.waiting.subscribe();
-        timeout(GRACE, waiting.wait_for(|count| *count == 0))
-            .await
-            .ok();
+        timeout(GRACE, self.waiting.until_none()).await.ok();
         self.released_at.send_replace(Some(Instant::now()));
-        waiting.wait_for(|count| *count == 0).await.ok();
-    }
-}
-
-/// A guard that counts one call as waiting.
-#[derive(Debug)]
-pub(crate) struct WaitingCall(Arc<Callers>);
-
-impl Drop for WaitingCall {
-    fn drop(&mut self) {
-        self.0.waiting.send_modify(|count| *count -= 1);
+        self.waiting.until_none().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]
     async fn all_calls_are_answered_and_new_ones_do_not_wait() {
         let callers = Arc::new(Callers::default());
         let call = || {
-            let (callers, waiting) = (Arc::clone(&callers), callers.wait());
+            let (callers, waiting) = (Arc::clone(&callers), callers.waiting.wait());
             tokio::spawn(async move {
                 callers.released().await;
                 drop(waiting);

@@ -45,6 +45,7 @@ mod testing;
 mod token;
 mod traffic;
 mod view;
+mod waiting;
 
 pub use dead_mount::{clear_dead_mount, is_dead};
 pub use mount::{Mount, MountError};

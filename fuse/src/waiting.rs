@@ -1,46 +1,33 @@
-//! [`Readers`]: the readers that wait for the network, to which hydration gives way.
+//! [`Waiting`]: counts calls or readers that wait, and tells when none does.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
-/// The readers that wait for the network.
-#[derive(Debug, Default)]
-pub(crate) struct Readers {
-    waiting: AtomicUsize,
-    /// The signal that the last waiting reader is served.
-    none_waits: Notify,
-}
+/// The number of those that wait.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Waiting(Arc<watch::Sender<usize>>);
 
-impl Readers {
-    /// Counts a waiting reader until the returned guard is dropped.
-    pub(super) fn wait(&self) -> WaitingReader<'_> {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        WaitingReader(self)
+impl Waiting {
+    /// Counts one more until the returned guard is dropped.
+    pub(crate) fn wait(&self) -> WaitingGuard {
+        self.0.send_modify(|count| *count += 1);
+        WaitingGuard(self.clone())
     }
 
-    /// Returns once no reader waits for the network.
-    pub(crate) async fn until_none_waits(&self) {
-        loop {
-            // Created before the check: it then receives a `notify_waiters` that comes between
-            // the check and the await.
-            let notified = self.none_waits.notified();
-            if self.waiting.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            notified.await;
-        }
+    /// Returns once none waits.
+    pub(crate) async fn until_none(&self) {
+        // The sender is in `self`, so it is there.
+        self.0.subscribe().wait_for(|count| *count == 0).await.ok();
     }
 }
 
-/// A guard that counts one reader as waiting for the network.
+/// A guard that counts one as waiting.
 #[derive(Debug)]
-pub(super) struct WaitingReader<'a>(&'a Readers);
+pub(crate) struct WaitingGuard(Waiting);
 
-impl Drop for WaitingReader<'_> {
+impl Drop for WaitingGuard {
     fn drop(&mut self) {
-        if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none_waits.notify_waiters();
-        }
+        self.0.0.send_modify(|count| *count -= 1);
     }
 }

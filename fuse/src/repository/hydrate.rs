@@ -145,7 +145,7 @@ impl Repositories {
                 return Ok(());
             }
             for step in batch_steps(batch) {
-                self.segments.readers().until_none_waits().await;
+                self.segments.readers().until_none().await;
                 let started = tokio::time::Instant::now();
                 let bytes = step.fetch().await?;
                 done += bytes;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::readers::Readers;
 use crate::cache::{Cache, Overflow};
 use crate::fetch::ArchiveSource;
 use crate::tasks::Tasks;
 use crate::traffic::Traffic;
+use crate::waiting::Waiting;
 
 /// The places that chunks come from and go to, and the work that brings them there.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Backend {
     /// How long a request for chunks is retried before it fails.
     pub read_timeout: Duration,
     pub tasks: Tasks,
-    pub readers: Readers,
+    pub readers: Waiting,
 }
 
 impl Backend {
@@ -40,7 +40,7 @@ impl Backend {
             traffic,
             read_timeout,
             tasks: Tasks::default(),
-            readers: Readers::default(),
+            readers: Waiting::default(),
         }
     }
 }

@@ -29,7 +29,6 @@ mod group;
 mod group_tests;
 mod opens;
 mod read;
-mod readers;
 mod reading;
 mod registry;
 mod retry;

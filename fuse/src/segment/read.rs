@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use cachewfs_format::{PlacedChunk, decode_chunk};
 
-use super::readers::WaitingReader;
 use super::reading::Reading;
 use super::retry::Retry;
 use super::window::{SHARE_OF_CACHE, weight, window_around};
@@ -18,6 +17,7 @@ use super::{ReadError, Segment, transfer};
 use crate::cache::SegmentFile;
 use crate::fetch::FetchError;
 use crate::traffic::Purpose;
+use crate::waiting::WaitingGuard;
 
 impl Segment {
     /// Reads `range` of the content; the part beyond the end is ignored. Fetches the missing
@@ -193,7 +193,7 @@ impl Reading {
     }
 
     /// Counts this read as waiting for the network, if a reader waits for it.
-    fn wait_as_reader(&self) -> Option<WaitingReader<'_>> {
+    fn wait_as_reader(&self) -> Option<WaitingGuard> {
         let readers = &self.segment.backend.readers;
         (self.purpose == Purpose::Demand).then(|| readers.wait())
     }

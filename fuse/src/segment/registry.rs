@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::readers::Readers;
 use super::{Backend, Segment, SegmentLocation};
+use crate::waiting::Waiting;
 
 /// How long eviction waits while it can't get the cache below its limit. If pins fill the cache,
 /// each stored chunk would cause another scan of all files.
@@ -44,7 +44,7 @@ impl Segments {
     }
 
     /// Returns the readers that wait for the network.
-    pub(crate) fn readers(&self) -> &Readers {
+    pub(crate) fn readers(&self) -> &Waiting {
         &self.backend.readers
     }
 

@@ -143,7 +143,7 @@ impl Adapter {
         let fs = Arc::clone(&self.fs);
         let end = tasks.clone();
         let callers = Arc::clone(&self.fs.repositories().callers);
-        let waiting = callers.wait();
+        let waiting = callers.waiting.wait();
         tasks.spawn(async move {
             let outcome = tokio::select! {
                 outcome = awake::timeout(timeout, work) => match outcome {
