@@ -107,6 +107,43 @@ fn a_read_under_way_succeeds_after_a_freeze_that_outlasts_its_deadline() {
 }
 
 #[test]
+fn a_read_that_fails_first_after_a_freeze_tries_again() {
+    if !can_mount() {
+        return;
+    }
+    let Some(freezer) = Freezer::create("failing") else {
+        return;
+    };
+    let site = Site::default();
+    let repo = site.repo_of_files("project", (1, LARGE));
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address());
+    let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=3s");
+    mount.look("local/project");
+    freezer.add(mount.pid());
+    proxy.set(Fault::Stall);
+    let before = mount.traffic("demand_requests");
+    let reader = start_reading(&mount, "0");
+    wait_until("it waits", || mount.traffic("demand_requests") > before);
+    let failed = mount.traffic("retries");
+
+    freezer.freeze();
+    let frozen = Instant::now();
+    // As a network that comes back later than the process.
+    proxy.set(Fault::Unavailable);
+    wait_until("the deadline has passed", || {
+        frozen.elapsed() > Duration::from_secs(5)
+    });
+    freezer.thaw();
+    wait_until("an attempt has failed", || mount.traffic("retries") > failed);
+    proxy.set(Fault::None);
+
+    let output = reader.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", mount.log());
+    assert!(output.stdout == fs::read(repo.work.join("0")).unwrap());
+}
+
+#[test]
 fn a_machine_can_sleep_although_programs_wait_for_a_dead_network() {
     if !can_mount() {
         return;

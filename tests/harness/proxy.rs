@@ -130,7 +130,8 @@ impl CurrentFault {
                 break;
             };
             let mut is_last = false;
-            while number < self.silent_below.load(Ordering::Relaxed) {
+            // What a stall held back meets the fault that comes after it.
+            while number < self.silent_below.load(Ordering::Relaxed) || self.get() == Fault::Stall {
                 crate::wait::pause();
             }
             match self.get() {
@@ -158,11 +159,6 @@ impl CurrentFault {
                     }
                     // The connection stays open for the next request.
                     continue;
-                }
-                Fault::Stall => {
-                    while self.get() == Fault::Stall {
-                        crate::wait::pause();
-                    }
                 }
                 _ => {}
             }

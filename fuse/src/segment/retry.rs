@@ -67,7 +67,8 @@ impl<'a> Retry<'a> {
     ) -> Result<T, FetchError> {
         // The end moves when a daemon sends something, perhaps for another reader.
         let end = |earliest| {
-            self.earliest_end = earliest;
+            // An attempt may end right after the stop, and its successor counts from now on.
+            self.earliest_end = self.earliest_end.max(earliest);
             self.end()
         };
         let outcome = awake::until(pin!(work), end).await;
