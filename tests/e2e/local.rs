@@ -1,9 +1,12 @@
 //! `cachewfs mount --local`: the mount and an embedded daemon in one process.
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cachewfs_tests::{MountProcess, Site, can_mount, git, http_request};
+use cachewfs_tests::{MountProcess, Site, binary, can_mount, git, http_request, said};
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/demo");
 
 #[test]
 fn an_embedded_daemon_serves_the_mount() {
@@ -62,4 +65,37 @@ fn an_embedded_daemon_answers_its_own_mount_alone() {
     for shown in mount.texts_visible_to_others() {
         assert!(!shown.contains("cwfs_"), "{shown}");
     }
+}
+
+#[test]
+fn the_demo_compares_itself_with_git_and_leaves_nothing_behind() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.repo_with_history("project");
+    let tmp = site.path().join("tmp");
+    fs::create_dir(&tmp).unwrap();
+    let programs = binary("cachewfs");
+    let programs = programs.parent().unwrap().display();
+    let path = std::env::var("PATH").unwrap();
+
+    // A pipe is no terminal, so the demo ends by itself.
+    let mut demo = Command::new(DEMO);
+    demo.arg(&repo.upstream).stdin(Stdio::null());
+    demo.env("TMPDIR", &tmp)
+        .env("PATH", format!("{programs}:{path}"));
+    let output = demo.output().unwrap();
+
+    let printed = said(&output);
+    assert!(output.status.success(), "{printed}");
+    assert!(!printed.contains('\x1b'), "{printed}");
+    for row in ["git clone", "cachewfs clone", "the daemon, once"] {
+        let row = printed.lines().rfind(|line| line.starts_with(row));
+        let row = row.unwrap();
+        assert!(row.ends_with(" MB"), "{row}");
+    }
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(tmp.to_str().unwrap()), "{mounts}");
 }

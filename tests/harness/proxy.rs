@@ -130,7 +130,7 @@ impl CurrentFault {
                 break;
             };
             let mut is_last = false;
-            // What a stall held back meets the fault that comes after it.
+            // Bytes that a stall held back meet the fault that comes after it.
             while number < self.silent_below.load(Ordering::Relaxed) || self.get() == Fault::Stall {
                 crate::wait::pause();
             }
