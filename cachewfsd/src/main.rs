@@ -9,7 +9,7 @@ use cachewfs_daemon::{
 };
 use cachewfs_format::{Colours, RepoName};
 use cachewfsd::Traces;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use rustix::fs::Mode;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,6 +64,11 @@ enum Command {
         #[arg(long = "group")]
         groups: Vec<String>,
     },
+    /// Write the manual pages into a directory. Packages bring them.
+    Man {
+        /// The directory, which must exist.
+        directory: PathBuf,
+    },
     /// Read a token from standard input and print its line for `auth.tokens_file`.
     HashToken {
         /// The name of the person or program that gets the token.
@@ -107,6 +112,11 @@ async fn main() -> anyhow::Result<()> {
     match &args.command {
         Some(Command::NewToken { name, groups }) => return new_token(name, groups),
         Some(Command::HashToken { name, groups }) => return hash_token(name, groups),
+        Some(Command::Man { directory }) => {
+            return clap_mangen::generate_to(Args::command(), directory).with_context(|| {
+                format!("can't write the manual pages into {}", directory.display())
+            });
+        }
         Some(Command::CheckConfig | Command::Collect { .. }) | None => {}
     }
     let daemon = cachewfsd::daemon();

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    before_sleep, clone, completions, mount, pin, prefetch, refresh, status, umount, unpin,
+    before_sleep, clone, completions, man, mount, pin, prefetch, refresh, status, umount, unpin,
 };
 
 /// Use very large git repositories at once, without waiting for a clone.
@@ -42,5 +42,6 @@ pub(crate) enum Command {
     Refresh(refresh::Args),
     Status(status::Args),
     Completions(completions::Args),
+    Man(man::Args),
     BeforeSleep(before_sleep::Args),
 }

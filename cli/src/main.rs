@@ -30,8 +30,8 @@ use clap::Parser as _;
 
 use crate::args::{Arguments, Command};
 use crate::commands::{
-    before_sleep, clone, completions, mount, mount_helper, pin, prefetch, refresh, status, umount,
-    unpin,
+    before_sleep, clone, completions, man, mount, mount_helper, pin, prefetch, refresh, status,
+    umount, unpin,
 };
 
 fn main() -> ExitCode {
@@ -59,6 +59,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::BeforeSleep(args) => before_sleep::run(&args),
     }
 }

@@ -1,9 +1,10 @@
-//! Errors of the CLI as a person sees them, and its shell completions.
+//! Errors of the CLI as a person sees them, its manual pages and its shell completions.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
-use cachewfs_tests::{DaemonProcess, MountProcess, Site, can_mount, run};
+use cachewfs_tests::{DaemonProcess, MountProcess, Site, can_mount, run, said};
 
 fn failure(arguments: &[&str]) -> (Option<i32>, String) {
     let output = run(arguments);
@@ -59,14 +60,59 @@ fn credentials_are_not_printed() {
     }
 }
 
+/// Returns what `cachewfs` prints with these arguments. Panics if it fails.
+fn printed(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns the names of all commands, as the help text lists them.
+fn commands() -> Vec<String> {
+    let help = printed(&["help"]);
+    let (_, section) = help.split_once("Commands:\n").unwrap();
+    let lines = section.lines().take_while(|line| !line.is_empty());
+    // A longer description goes on in a line with more spaces.
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split_once(' '));
+    let names = names.map(|(name, _)| name);
+    names
+        .filter(|name| !name.is_empty() && *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
 #[test]
-fn completions_are_a_script() {
-    for shell in ["bash", "zsh", "fish"] {
-        let output = run(&["completions", shell]);
-        assert!(output.status.success());
-        let script = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(script.contains("prefetch"), "{shell}");
+fn help_manual_pages_and_completions_have_the_same_commands_and_options() {
+    let site = Site::default();
+    printed(&["man", site.path().to_str().unwrap()]);
+    let page = |name: &str| fs::read_to_string(site.path().join(name)).unwrap();
+    let commands = commands();
+    assert!(commands.len() > 10, "{commands:?}");
+    let scripts = ["bash", "zsh", "fish"].map(|shell| printed(&["completions", shell]));
+
+    for command in &commands {
+        let help = printed(&["help", command]);
+        let page = page(&format!("cachewfs-{command}.1")).replace('\\', "");
+        for script in &scripts {
+            assert!(script.contains(command), "{command}");
+        }
+        let options = help.lines().map(str::trim_start);
+        for line in options.filter(|line| line.starts_with('-')) {
+            let option = line
+                .split([' ', ',', '='])
+                .find(|word| word.starts_with("--"));
+            let Some(option) = option.map(|option| option.trim_matches(['[', ']'])) else {
+                continue;
+            };
+            assert!(page.contains(option), "{command} {option}: {page}");
+            for script in &scripts {
+                // fish writes options without dashes.
+                let name = option.trim_start_matches('-');
+                assert!(script.contains(name), "{command} {option}");
+            }
+        }
     }
+    assert!(page("mount.cachewfs.8").contains("fstab"));
 }
 
 /// Runs a command that asks the only mount. Returns what it says on standard error.

@@ -4,6 +4,7 @@
 pub(crate) mod before_sleep;
 pub(crate) mod clone;
 pub(crate) mod completions;
+pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod mount_helper;
 pub(crate) mod pin;
