@@ -34,6 +34,7 @@ pub(crate) fn is_background() -> bool {
 /// when its mount is ready. If it fails, the error is the text that it printed.
 pub(crate) fn start_background() -> Result<()> {
     let program = std::env::current_exe().context("can't find the path of the program cachewfs")?;
+    withhold_inherited_files();
     let mut command = Command::new(program);
     // The program finds out from its own name whether it is the helper of mount(8).
     if let Some(name) = std::env::args_os().next() {
@@ -65,6 +66,25 @@ pub(crate) fn start_background() -> Result<()> {
     child.wait()?;
     let message = message.trim().trim_start_matches("cachewfs: ").to_owned();
     Err(CliError::NotMounted { message }.into())
+}
+
+/// Keeps the files that this process inherited, for example from a script, from the processes that
+/// it starts. One of them may be in the mount, which could then never be unmounted.
+fn withhold_inherited_files() {
+    let (first, last) = (3_u32, u32::MAX);
+    #[expect(unsafe_code, reason = "no library has a safe function for this call")]
+    // SAFETY: the call only marks files to be closed in the programs that this process starts. The
+    // standard library marks all files that it opens in the same way.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            last,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    // A kernel before 5.11 can't do it. The mount works all the same.
+    let _is_done = outcome == 0;
 }
 
 /// Leaves the session of the terminal, so that closing the terminal doesn't end the mount.

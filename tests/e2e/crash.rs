@@ -4,11 +4,14 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, run, run_with_deadline, wait_until};
+use cachewfs_tests::{
+    Fault, Proxy, Site, binary, can_mount, git, run, run_with_deadline, wait_until,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::hand_over::{Shell, read_in_a_loop};
@@ -83,6 +86,31 @@ fn pack(mount: &Path) -> PathBuf {
     let mut packs = packs.map(|entry| entry.unwrap().path());
     let is_pack = |path: &PathBuf| path.extension() == Some("pack".as_ref());
     packs.find(is_pack).unwrap()
+}
+
+#[test]
+fn a_mount_whose_new_process_was_started_by_one_of_its_users_can_be_unmounted() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mount = Background::mount(&site, &daemon.url());
+    let before = mount.process();
+
+    // A script has a file of the mount open, as may be one that runs the package manager.
+    let script = "exec 3<\"$1\" && exec \"$2\" mount --replace \"$3\"";
+    let mut replacing = Command::new("sh");
+    replacing.args(["-c", script, "sh"]);
+    replacing.arg(mount.repo().join(".git/HEAD"));
+    let replaced = replacing.arg(binary("cachewfs")).arg(&mount.0).output();
+
+    let replaced = replaced.unwrap();
+    assert!(replaced.status.success(), "{replaced:?}");
+    assert_ne!(mount.process(), before);
+    let unmounted = Command::new("umount").arg(&mount.0).output().unwrap();
+    assert!(unmounted.status.success(), "{unmounted:?}");
 }
 
 #[test]
