@@ -177,6 +177,10 @@ fn restore_code_and_hint(error: &RestoreError) -> (u8, Option<&'static str>) {
             FAILED,
             Some("name a file that contains the daemon's token: --token-file FILE"),
         ),
+        RestoreError::NotThere { .. } => (
+            FAILED,
+            Some("check the id and the name, and whether they were pushed"),
+        ),
         RestoreError::Fetch { .. } => (FAILED, Some(AGAIN)),
         RestoreError::Write { .. } | RestoreError::Disk(_) => (
             FAILED,

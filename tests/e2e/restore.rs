@@ -316,6 +316,84 @@ fn errors_name_the_next_step_and_leave_nothing() {
 }
 
 #[test]
+fn with_a_cache_the_second_restore_costs_the_change() {
+    let site = Site::default();
+    // A large file is a segment of its own, and could be a hard link.
+    let mut repo = site.repo_of_files("project", (100, 60 << 10));
+    repo.write("large", &vec![7; 9 << 20]);
+    repo.commit("Add a large file");
+    repo.push();
+    let daemon = site.daemon();
+    let upstream = repo.upstream.clone();
+    let total = archive_len(&daemon);
+    let cache = site.path().join("cache").display().to_string();
+    let restored = |name: &str| {
+        let target = site.path().join(name);
+        let proxy = RecordingProxy::start(daemon.address());
+        let wanted = format!("main={}", git(&upstream, &["rev-parse", "main"]).trim());
+        let options = ["--cache", &cache, "--ref", &wanted];
+        assert_success(&restore(&proxy.url(), &target, &options));
+        assert_eq!(git(&target, &["status", "--porcelain"]), "");
+        assert!(try_git(&target, &["fsck", "--full"]).status.success());
+        (target, proxy.answer_bytes())
+    };
+    let (first, _) = restored("first");
+    // Must not change the cache.
+    let edited = std::fs::File::options()
+        .append(true)
+        .open(first.join("large"));
+    std::io::Write::write_all(&mut edited.unwrap(), b"more").unwrap();
+    repo.write("small", b"small");
+    repo.commit("Add a small file");
+    repo.push();
+
+    let (second, fetched) = restored("second");
+
+    assert_eq!(std::fs::read(second.join("small")).unwrap(), b"small");
+    assert_eq!(
+        std::fs::metadata(second.join("large")).unwrap().len(),
+        9 << 20
+    );
+    assert!(fetched < total / 4, "{fetched} of {total} were fetched");
+}
+
+#[test]
+fn a_commit_and_a_ref_are_waited_for() {
+    let site = Site::default();
+    let mut repo = site.repo_with_history("project");
+    let keys = "fetch_interval = \"1h\"\n";
+    let directory = site.path().join("daemon");
+    let daemon = DaemonProcess::start_with_config(&directory, &site.upstreams(), (keys, ""));
+    archive_len(&daemon);
+    repo.write("newer", b"newer");
+    let newest = repo.commit("Add a newer file").trim().to_owned();
+    let target = site.path().join("restored");
+    let wanted = ["--commit", &newest, "--ref", &format!("main={newest}")];
+    let proxy = RecordingProxy::start(daemon.address());
+
+    // The daemon's upstream doesn't have the commit yet.
+    let restoring = start(&proxy.url(), &target, &wanted);
+    let asked = || {
+        proxy
+            .requests()
+            .iter()
+            .any(|head| head.contains("ensure-refs"))
+    };
+    wait_until("the daemon was asked", || {
+        asked() && proxy.count_answers(200) > 0
+    });
+    repo.push();
+    let output = restoring.wait_with_output().unwrap();
+
+    assert_success(&output);
+    assert_eq!(git(&target, &["rev-parse", "HEAD"]).trim(), newest);
+    for bad in [["--commit", "main"], ["--ref", "a..b"]] {
+        let output = restore(&daemon.url(), &target.join("x"), &bad);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    }
+}
+
+#[test]
 fn programs_get_json() {
     let site = Site::default();
     site.repo_with_history("project");

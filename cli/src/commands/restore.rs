@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use cachewfs_format::RepoName;
+use cachewfs_format::api::EnsureRefsRequest;
+use cachewfs_format::{ObjectId, RepoName, is_ref_name};
 use cachewfs_fuse::control::protocol::TrafficReport;
 use cachewfs_fuse::{Restore, RestoreError, RestoreOptions, RestorePlace};
 use serde::Serialize;
@@ -34,6 +35,8 @@ use crate::{git, output, remote};
 ///   cachewfs restore --daemon http://cachew.example.com:8080 https://github.com/git/git
 ///   cachewfs restore http://cachew.example.com:8080/git/github.com/git/git src/git
 ///   CACHEWFS_DAEMON=http://a:8080,http://b:8080 cachewfs restore github.com/git/git --no-fetch
+///
+///   cachewfs restore github.com/git/git --commit $CI_COMMIT_SHA     waits until it is there
 ///
 /// For machines without FUSE, such as those of CI. The result is an ordinary clone of upstream,
 /// with the whole history and the files of HEAD, and needs no daemon later. The snapshot is
@@ -62,9 +65,25 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", env = "CACHEWFS_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 
+    /// Keep what was fetched in this directory, for later restores.
+    ///
+    /// They then fetch only what changed. It may be the cache of a mount. At most 50 GiB are kept.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+
     /// Make a bare mirror without files.
     #[arg(long)]
     bare: bool,
+
+    /// Wait until the daemon has this commit. May be given several times.
+    #[arg(long, value_name = "ID", value_parser = parse_commit)]
+    commit: Vec<ObjectId>,
+
+    /// Wait until this ref is at this commit, such as main=ID, or until it is there.
+    ///
+    /// A name that doesn't begin with refs/ is a branch. May be given several times.
+    #[arg(long = "ref", value_name = "NAME[=ID]", value_parser = parse_ref)]
+    refs: Vec<(String, String)>,
 
     /// Don't run `git fetch` at the end: the clone is as old as the snapshot.
     #[arg(long)]
@@ -106,8 +125,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             repo,
             daemons,
             token_file: args.token_file.clone(),
-            cache_dir: staging.cache(),
+            cache_dir: args.cache.clone().unwrap_or_else(|| staging.cache()),
+            is_cache_shared: args.cache.is_some(),
             is_bare: args.bare,
+            wanted: EnsureRefsRequest {
+                refs: args.refs.iter().cloned().collect(),
+                commits: args.commit.iter().map(ToString::to_string).collect(),
+            },
         },
         url,
     };
@@ -164,6 +188,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let details = format!("{error:#}");
         CliError::NotUpToDate { directory, details }.into()
     })
+}
+
+fn parse_commit(id: &str) -> Result<ObjectId, String> {
+    let parsed = ObjectId::parse(id);
+    parsed.map_err(|_| "write the whole id, 40 or 64 lower-case hexadecimal digits".to_owned())
+}
+
+/// Returns the full name of a ref, and the id that it should have, or nothing for any id.
+fn parse_ref(text: &str) -> Result<(String, String), String> {
+    let (name, id) = match text.split_once('=') {
+        Some((name, id)) => (name, parse_commit(id)?.to_string()),
+        None => (text, String::new()),
+    };
+    let name = if name.starts_with("refs/") {
+        name.to_owned()
+    } else {
+        format!("refs/heads/{name}")
+    };
+    if is_ref_name(name.as_bytes()) {
+        Ok((name, id))
+    } else {
+        Err("git doesn't allow this name of a ref".to_owned())
+    }
 }
 
 /// Returns the daemons, and the repository as a URL or name of upstream.

@@ -101,7 +101,7 @@ mod tests {
     use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use cachewfs_format::api::RefreshAnswer;
+    use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer};
     use cachewfs_format::{Digest, SnapshotId};
     use futures_util::FutureExt as _;
 
@@ -174,6 +174,14 @@ mod tests {
             &'a self,
             _: &'a RepoName,
         ) -> Pin<Box<dyn Future<Output = Result<RefreshAnswer, FetchError>> + Send + 'a>> {
+            Box::pin(async { Err(FetchError::Ending) })
+        }
+
+        fn ensure_refs<'a>(
+            &'a self,
+            _: &'a RepoName,
+            _: &'a EnsureRefsRequest,
+        ) -> BoxFuture<'a, Result<EnsureRefsAnswer, FetchError>> {
             Box::pin(async { Err(FetchError::Ending) })
         }
 

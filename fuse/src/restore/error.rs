@@ -33,6 +33,14 @@ pub enum RestoreError {
         /// The daemon's explanation.
         message: String,
     },
+    /// The daemon doesn't get a ref or a commit that the restore waits for.
+    #[error("{missing}, after {minutes} min")]
+    NotThere {
+        /// A sentence about the ref or commit.
+        missing: String,
+        /// How long the restore waited.
+        minutes: u64,
+    },
     /// The snapshot can't be fetched.
     #[error("can't fetch {name}")]
     Fetch {

@@ -12,7 +12,7 @@ use cachewfs_format::{Role, Toc};
 
 use super::RestoreError;
 use super::error::write_error;
-use super::tree_writer::{Permissions, TreeWriter, below};
+use super::tree_writer::{Permissions, Taking, TreeWriter, below};
 use crate::segment::Segment;
 use crate::traffic::Purpose;
 use crate::view::{FileContent, StaticTree, WorkTree};
@@ -25,7 +25,11 @@ const KEEP: &[u8] = b"cachewfs published this pack. Delete this file if git is t
 
 /// Writes packs, their indexes and the commit-graphs in `objects` below `git_dir`. All of their
 /// bytes are in the cache.
-pub(super) fn write_objects(objects: &StaticTree, git_dir: &Path) -> Result<(), RestoreError> {
+pub(super) fn write_objects(
+    objects: &StaticTree,
+    git_dir: &Path,
+    taking: Taking,
+) -> Result<(), RestoreError> {
     let mut tree = TreeWriter::open(git_dir).map_err(write_error(git_dir))?;
     for (path, file) in objects.files() {
         let failed = write_error(&below(git_dir, path));
@@ -33,7 +37,8 @@ pub(super) fn write_objects(objects: &StaticTree, git_dir: &Path) -> Result<(), 
         match &file.content {
             FileContent::Segment(segment) => {
                 let from = segment.backend().cache.data_path(segment.record().id);
-                tree.link(path, attributes, &from).map_err(failed)?;
+                tree.take(path, attributes, (&from, taking))
+                    .map_err(failed)?;
             }
             // Of the small files, only the chain of commit-graphs.
             FileContent::Bytes(bytes) if path.starts_with(b"objects/") => tree

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! restore.rs     asks for the snapshot, and writes all of it
+//!   ├─► wanted.rs     waits for refs and commits
 //!   ├─► plan.rs       divides its segments into steps, each of one request or few
 //!   ├─► download.rs   fetches steps in parallel into a cache of its own, which verifies them
 //!   ├─► run_files.rs  writes the files of a run of the work tree, while later steps arrive
@@ -18,7 +19,10 @@ mod git_files;
 mod plan;
 mod restore;
 mod run_files;
+#[cfg(test)]
+mod tests;
 mod tree_writer;
+mod wanted;
 
 pub use error::RestoreError;
 pub use restore::{Restore, RestoreOptions, RestorePlace};

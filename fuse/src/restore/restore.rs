@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use cachewfs_format::api::EnsureRefsRequest;
 use cachewfs_format::{ArchiveKind, GitHead, PathSequence, RepoName, Role, SegmentId, SnapshotId};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -15,6 +16,8 @@ use super::download::download;
 use super::git_files::{is_of_index, write_index, write_objects};
 use super::plan::{Step, plan};
 use super::run_files::CheckedRun;
+use super::tree_writer::Taking;
+use super::wanted::wait_for;
 use crate::control::protocol::Progress;
 use crate::fetch::{FetchError, TailAnswer, current_tail};
 use crate::mount::open_segments;
@@ -37,10 +40,14 @@ pub struct RestoreOptions {
     pub daemons: Vec<String>,
     /// A file with the token that requests carry.
     pub token_file: Option<PathBuf>,
-    /// The directory that keeps chunks until the restore is complete.
+    /// The directory that keeps chunks until the restore is complete, or longer.
     pub cache_dir: PathBuf,
+    /// Whether other restores and mounts use the cache, too. It then has the limit of a mount's.
+    pub is_cache_shared: bool,
     /// Whether the mirror archive is restored, which has no work tree.
     pub is_bare: bool,
+    /// The refs and commits that the daemon must have before the newest snapshot is restored.
+    pub wanted: EnsureRefsRequest,
 }
 
 /// The directories to restore into. They exist, and no file of the snapshot is in them yet.
@@ -55,8 +62,9 @@ pub struct RestorePlace {
 /// A snapshot that is about to be restored.
 #[derive(Debug)]
 pub struct Restore {
-    segments: Segments,
+    segments: Arc<Segments>,
     generation: Generation,
+    taking: Taking,
 }
 
 impl Restore {
@@ -69,9 +77,23 @@ impl Restore {
         let mut backend = MountOptions::new(PathBuf::new(), options.daemons.clone());
         backend.token_file.clone_from(&options.token_file);
         backend.cache_dir.clone_from(&options.cache_dir);
-        // Nothing may be evicted: the cache goes as a whole when the restore is complete.
-        backend.cache_max_bytes = u64::MAX;
-        let segments = open_segments(&backend).await?;
+        if !options.is_cache_shared {
+            // The cache goes as a whole when the restore is complete.
+            backend.cache_max_bytes = u64::MAX;
+        }
+        let segments = Arc::new(open_segments(&backend).await?);
+        Self::find(options, segments, on_wait).await
+    }
+
+    /// Finds the newest snapshot.
+    pub(super) async fn find(
+        options: &RestoreOptions,
+        segments: Arc<Segments>,
+        on_wait: impl Fn(&str),
+    ) -> Result<Self, RestoreError> {
+        if !options.wanted.refs.is_empty() || !options.wanted.commits.is_empty() {
+            wait_for(&options.repo, &options.wanted, (&segments, &on_wait)).await?;
+        }
         let generation = loop {
             match load(options, &segments).await {
                 Ok(generation) => break generation,
@@ -85,6 +107,11 @@ impl Restore {
         Ok(Self {
             segments,
             generation,
+            taking: if options.is_cache_shared {
+                Taking::Copy
+            } else {
+                Taking::Link
+            },
         })
     }
 
@@ -149,8 +176,16 @@ impl Restore {
     ) -> Result<TrafficReport, RestoreError> {
         let tasks = self.segments.backend().tasks.clone();
         let traffic = Arc::clone(&self.segments.backend().traffic);
+        let segments = Arc::clone(&self.segments);
+        let taking = self.taking;
         let written = self.write_files(place, on_progress).await;
         tasks.end_all().await;
+        if taking == Taking::Copy {
+            // Only now: until here, the restore needed its segments.
+            spawn_blocking(move || segments.evict())
+                .await
+                .map_err(stopped)?;
+        }
         written.map(|()| traffic.report())
     }
 
@@ -177,7 +212,7 @@ impl Restore {
             .collect();
         let steps = plan(&wanted).await;
         let steps = steps.map_err(|error| RestoreError::of_read(&name, error))?;
-        let mut files = WorkTreeFiles::new(place.work_tree.clone(), &wanted);
+        let mut files = WorkTreeFiles::new((place.work_tree.clone(), self.taking), &wanted);
         let mut index = IndexState::new(&wanted, place.work_tree.is_some());
         // The rest of the memory of a segment, its table, goes when its step and its run are done.
         drop(wanted);
@@ -193,7 +228,8 @@ impl Restore {
             let step = step.map_err(|error| RestoreError::of_read(&name, error))?;
             progress.done_bytes += step.bytes;
             on_progress(&progress);
-            if index.note(&step) {
+            index.note(&step);
+            if index.is_due() {
                 let (parts, git_dir) = (Arc::clone(&parts), place.git_dir.clone());
                 index_writer.spawn(async move { write_index(&parts.0, &parts.1, &git_dir).await });
             }
@@ -206,7 +242,8 @@ impl Restore {
             written.map_err(stopped)??;
         }
         let git_dir = place.git_dir.clone();
-        let written = spawn_blocking(move || write_objects(&objects, &git_dir)).await;
+        let taking = self.taking;
+        let written = spawn_blocking(move || write_objects(&objects, &git_dir, taking)).await;
         written.map_err(stopped)?
     }
 }
@@ -252,29 +289,35 @@ fn stopped(error: tokio::task::JoinError) -> RestoreError {
     RestoreError::Disk(std::io::Error::other(error))
 }
 
-/// Which parts of the index are still missing.
-struct IndexState(HashSet<SegmentId>);
+/// The parts of the index that are still missing, or `None` once the index is being written.
+struct IndexState(Option<HashSet<SegmentId>>);
 
 impl IndexState {
     fn new(segments: &[Arc<Segment>], has_work_tree: bool) -> Self {
         let parts = segments.iter().map(|segment| segment.record());
-        let parts = parts.filter(|record| has_work_tree && is_of_index(record.role));
-        Self(parts.map(|record| record.id).collect())
+        let parts = parts.filter(|record| is_of_index(record.role));
+        Self(has_work_tree.then(|| parts.map(|record| record.id).collect()))
     }
 
-    /// Notes a step that is done. Returns whether the index is complete with it.
-    fn note(&mut self, step: &Step) -> bool {
-        let before = self.0.len();
-        for id in &step.completes {
-            self.0.remove(id);
+    /// Notes a step that is done.
+    fn note(&mut self, step: &Step) {
+        if let Some(missing) = &mut self.0 {
+            for id in &step.completes {
+                missing.remove(id);
+            }
         }
-        before > 0 && self.0.is_empty()
+    }
+
+    /// Returns whether the index is to be written now. An empty tree has an index without parts.
+    fn is_due(&mut self) -> bool {
+        self.0.take_if(|missing| missing.is_empty()).is_some()
     }
 }
 
 /// The files of the work tree: the runs that are still to be written, and the writers at work.
 struct WorkTreeFiles {
     root: Option<PathBuf>,
+    taking: Taking,
     waiting: VecDeque<Arc<Run>>,
     complete: HashSet<SegmentId>,
     paths: PathSequence,
@@ -283,7 +326,7 @@ struct WorkTreeFiles {
 }
 
 impl WorkTreeFiles {
-    fn new(root: Option<PathBuf>, segments: &[Arc<Segment>]) -> Self {
+    fn new((root, taking): (Option<PathBuf>, Taking), segments: &[Arc<Segment>]) -> Self {
         let waiting = if root.is_some() {
             runs(segments).into()
         } else {
@@ -292,6 +335,7 @@ impl WorkTreeFiles {
         let processors = available_parallelism().map_or(1, usize::from);
         Self {
             root,
+            taking,
             waiting,
             complete: HashSet::new(),
             paths: PathSequence::default(),
@@ -319,7 +363,9 @@ impl WorkTreeFiles {
             while self.writers.len() >= self.max_writers {
                 self.join().await?;
             }
-            self.writers.spawn_blocking(move || checked.write(&root));
+            let taking = self.taking;
+            self.writers
+                .spawn_blocking(move || checked.write(&root, taking));
         }
         Ok(())
     }

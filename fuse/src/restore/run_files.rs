@@ -12,7 +12,7 @@ use cachewfs_format::{Content, Entry, EntryKind, PathSequence, SegmentTable};
 
 use super::RestoreError;
 use super::error::write_error;
-use super::tree_writer::{Permissions, TreeWriter, below};
+use super::tree_writer::{Permissions, Taking, TreeWriter, below};
 use crate::cache::SegmentFile;
 use crate::segment::{ReadError, Segment};
 use crate::traffic::Purpose;
@@ -62,7 +62,7 @@ impl CheckedRun {
     }
 
     /// Writes the files below `root`.
-    pub(super) fn write(&self, root: &Path) -> Result<(), RestoreError> {
+    pub(super) fn write(&self, root: &Path, taking: Taking) -> Result<(), RestoreError> {
         let mut tree = TreeWriter::open(root).map_err(write_error(root))?;
         for entry in self.table.entries() {
             let path = entry.path.as_bytes();
@@ -86,7 +86,8 @@ impl CheckedRun {
                         return Err(RestoreError::Malformed { what });
                     };
                     let from = large.backend().cache.data_path(*id);
-                    tree.link(path, attributes(entry), &from).map_err(failed)?;
+                    tree.take(path, attributes(entry), (&from, taking))
+                        .map_err(failed)?;
                 }
             }
         }

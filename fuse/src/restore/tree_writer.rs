@@ -35,6 +35,16 @@ impl Permissions {
     }
 }
 
+/// How a file of the cache becomes a file of the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taking {
+    /// As a second name of it, where the filesystem can. The cache is removed soon.
+    Link,
+    /// As a copy, which shares its blocks where the filesystem can. Others use the cache, and a
+    /// person who edits a file must not change it.
+    Copy,
+}
+
 /// A writer of files below one directory. Paths have been checked by the format: no component is
 /// `.` or `..`.
 ///
@@ -83,28 +93,28 @@ impl TreeWriter {
         self.parent(&[path, b"/x"].concat()).map(drop)
     }
 
-    /// Gives the file `from` a second name. Copies it if the filesystem has no hard links, or is
-    /// another one.
-    pub(super) fn link(
+    /// Makes a file of the cache's file `from`.
+    pub(super) fn take(
         &mut self,
         path: &[u8],
         (permissions, mtime): (Permissions, i64),
-        from: &Path,
+        (from, taking): (&Path, Taking),
     ) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        if permissions == Permissions::Ordinary {
+        // A link has the permissions of the cache's file.
+        if permissions == Permissions::Ordinary && taking == Taking::Link {
             match linkat(CWD, from, parent, name, AtFlags::empty()) {
                 Ok(()) => {
                     let flags = AtFlags::SYMLINK_NOFOLLOW;
                     return Ok(utimensat(parent, name, &times(mtime), flags)?);
                 }
                 Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+                // Another filesystem, or one without hard links.
                 Err(_) => {}
             }
         }
         let mut source = File::open(from)?;
         self.file(path, (permissions, mtime), |file| {
-            // Shares the blocks where the filesystem can.
             io::copy(&mut source, file).map(drop)
         })
     }
