@@ -90,6 +90,14 @@ impl RestoreStaging {
         remove(&self.path).with_context(|| format!("can't remove {}", self.path.display()))
     }
 
+    /// Returns whether no byte of the repository has arrived.
+    pub(crate) fn is_empty(&self) -> bool {
+        let entries = fs::read_dir(self.cache().join("v1")).into_iter().flatten();
+        // Segments are in directories; the file of a lock may be beside them.
+        let mut entries = entries.flatten();
+        !entries.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    }
+
     /// Removes everything. Nothing can be resumed.
     pub(crate) fn discard(self) {
         remove(&self.path).ok();

@@ -8,6 +8,8 @@
 //!                                     └─► invalidate ─► kernel      └─► cache (disk)
 //! ```
 //!
+//! `restore` writes a snapshot to local disk instead, with the rooms from `view` on.
+//!
 //! Each room uses those to its right and no other. `saved_state` is what `fs`, `repository` and
 //! `control` write down for the next process. The files beside the rooms are the ground floor.
 

@@ -312,6 +312,7 @@ fn errors_name_the_next_step_and_leave_nothing() {
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));
         assert!(said(&output).contains(expected), "{}", said(&output));
         assert!(!Path::new(&target).exists());
+        assert!(!staging(Path::new(&target)).exists(), "{arguments:?}");
     }
 }
 

@@ -154,7 +154,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let restored = match outcome {
         Ok(restored) => restored,
         Err(error) => {
-            if is_final(&error) {
+            if is_final(&error) || staging.is_empty() {
                 staging.discard();
             }
             return Err(error);
