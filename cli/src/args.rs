@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    before_sleep, clone, completions, man, mount, pin, prefetch, refresh, status, umount, unpin,
+    before_sleep, clone, completions, man, mount, pin, prefetch, refresh, restore, status, umount,
+    unpin,
 };
 
 /// Use very large git repositories at once, without waiting for a clone.
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Clone(clone::Args),
+    Restore(restore::Args),
     Pin(pin::Args),
     Unpin(unpin::Args),
     Prefetch(prefetch::Args),

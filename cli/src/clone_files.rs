@@ -63,7 +63,7 @@ pub(crate) fn chosen_head(mirror: &[u8], name: &str) -> Option<GitHead> {
 }
 
 /// Returns the lines to append to the `config` that `git init` wrote.
-pub(crate) fn config(upstream_url: &str, default_branch: Option<&[u8]>) -> Vec<u8> {
+pub(crate) fn config(upstream_url: &str, default_branch: Option<&[u8]>, settings: &str) -> Vec<u8> {
     let mut config = [
         b"[remote \"origin\"]\n\turl = \"",
         &*quoted(upstream_url.as_bytes()),
@@ -83,11 +83,23 @@ pub(crate) fn config(upstream_url: &str, default_branch: Option<&[u8]>) -> Vec<u
             .concat(),
         );
     }
-    config.extend_from_slice(SETTINGS.as_bytes());
+    config.extend_from_slice(settings.as_bytes());
     if !ARE_CHANGED_PATHS_PORTABLE {
         config.extend_from_slice(b"[commitGraph]\n\treadChangedPaths = false\n");
     }
     config
+}
+
+/// Returns the lines to append to the `config` that `git init --bare` wrote for a mirror.
+pub(crate) fn mirror_config(upstream_url: &str) -> Vec<u8> {
+    // With bitmaps, `git repack -a` would copy packs that have a `.keep` file.
+    [
+        b"[remote \"origin\"]\n\turl = \"",
+        &*quoted(upstream_url.as_bytes()),
+        b"\"\n\tfetch = +refs/heads/*:refs/heads/*\n\tfetch = +refs/tags/*:refs/tags/*\n\
+          \tmirror = true\n[repack]\n\twriteBitmaps = false\n",
+    ]
+    .concat()
 }
 
 /// Settings that keep a clone fast although it borrows its objects from the mount.
@@ -97,7 +109,7 @@ pub(crate) fn config(upstream_url: &str, default_branch: Option<&[u8]>) -> Vec<u
 ///
 /// The task loose-objects is off for another reason. It deletes local objects that the mount has
 /// too, and upstream may delete those objects later.
-const SETTINGS: &str = "\
+pub(crate) const BORROWING_SETTINGS: &str = "\
 # This clone borrows its objects from a cachewfs mount: .git/objects/info/alternates has the path.
 # Without the mount, git reports missing objects (`bad object HEAD`), and `git fetch` fetches the
 # whole history. Nothing is lost: mount it again. `cachewfs status` in this clone names the mount.
@@ -128,6 +140,15 @@ const SETTINGS: &str = "\
 # Makes `git status` in a large work tree faster.
 [core]
 \tuntrackedCache = true
+";
+
+/// Settings with which git believes the index of a restored work tree.
+///
+/// The publisher wrote it, and can't know the device, the inodes and the times of change here.
+pub(crate) const RESTORED_SETTINGS: &str = "\
+[core]
+\tcheckStat = minimal
+\ttrustctime = false
 ";
 
 /// Escapes a value that stands between quotes in a git configuration file. Otherwise a value could
@@ -186,13 +207,13 @@ mod tests {
         let text = packed_refs(b"22 refs/heads/main\n", None);
 
         assert!(!String::from_utf8(text).unwrap().contains(" refs/heads/"));
-        let config = String::from_utf8(config("https://h/r", None)).unwrap();
+        let config = String::from_utf8(config("https://h/r", None, BORROWING_SETTINGS)).unwrap();
         assert!(!config.contains("[branch"));
     }
 
     #[test]
     fn values_are_escaped_in_their_quotes() {
-        let config = String::from_utf8(config("https://h/\"\n[x]", None)).unwrap();
+        let config = String::from_utf8(config("https://h/\"\n[x]", None, "")).unwrap();
         assert!(config.contains(r#"url = "https://h/\"\n[x]""#));
     }
 }

@@ -8,11 +8,26 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
+use crate::error::CliError;
+
 /// How the names of these directories begin.
 const PREFIX: &str = ".cachewfs-clone-";
 /// How old a directory that nobody has locked must be to count as left by a killed process. Its
 /// process locks it right after it has created it.
 const MIN_AGE: Duration = Duration::from_mins(1);
+
+/// Fails unless `target` is an empty directory, or doesn't exist.
+pub(crate) fn refuse_used_directory(target: &Path) -> Result<()> {
+    match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(false) => Err(CliError::NotEmpty {
+            directory: target.display().to_string(),
+        }
+        .into()),
+        Err(error) => Err(error).with_context(|| format!("can't clone into {}", target.display())),
+    }
+}
 
 /// A directory that is removed unless the clone is complete.
 #[derive(Debug)]

@@ -62,6 +62,18 @@ pub(crate) enum CliError {
     /// The repository has neither a branch nor a tag of this name.
     #[error("{repo} has no branch and no tag {name:?}")]
     NoBranch { repo: String, name: String },
+    /// No daemon is given to restore from.
+    #[error("no daemon is given")]
+    NoDaemon,
+    /// Another process restores into the same directory.
+    #[error("another cachewfs restore is working on {directory}")]
+    RestoredTwice { directory: String },
+    /// A signal interrupted a restore.
+    #[error("interrupted; {staging} keeps what was fetched")]
+    RestoreInterrupted { staging: String },
+    /// The restored clone is complete, but git can't fetch what is newer at upstream.
+    #[error("{directory} has the whole snapshot, but git can't fetch what is newer: {details}")]
+    NotUpToDate { directory: String, details: String },
     /// The directory to clone into has files already.
     #[error("{directory} exists and is not empty")]
     NotEmpty { directory: String },

@@ -19,10 +19,12 @@ mod interrupt;
 mod local;
 mod mounting;
 mod mounts;
+mod new_clone;
 mod output;
 mod progress;
 mod remote;
 mod report;
+mod restore_staging;
 
 use std::process::ExitCode;
 
@@ -30,8 +32,8 @@ use clap::Parser as _;
 
 use crate::args::{Arguments, Command};
 use crate::commands::{
-    before_sleep, clone, completions, man, mount, mount_helper, pin, prefetch, refresh, status,
-    umount, unpin,
+    before_sleep, clone, completions, man, mount, mount_helper, pin, prefetch, refresh, restore,
+    status, umount, unpin,
 };
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Clone(args) => clone::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Pin(args) => pin::run(&args),
         Command::Unpin(args) => unpin::run(&args),
         Command::Prefetch(args) => prefetch::run(&args),

@@ -21,8 +21,8 @@ impl Bar {
 
     pub(crate) fn show(&self, progress: &Progress) {
         if progress.total_bytes > 0 && self.0.length() != Some(progress.total_bytes) {
-            let template =
-                "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
+            let template = "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} \
+                 {binary_bytes_per_sec}, {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 self.0.set_style(style);
             }

@@ -41,6 +41,21 @@ pub(crate) fn directory_name(repo: &RepoName) -> &str {
     repo.path().rsplit('/').next().unwrap_or_default()
 }
 
+/// Returns the URL of the remote `origin` in a clone of `repo`.
+///
+/// `typed` is the user's argument, `published` the URL that the snapshot has.
+pub(crate) fn origin_url(typed: &str, repo: &RepoName, published: Option<&str>) -> String {
+    let is_full_url = typed.contains("://") || typed.contains('@');
+    // The user may have chosen another protocol or another user than the daemon on purpose, so the
+    // argument becomes the URL of the remote. A name such as `github.com/org/repo` is no URL for
+    // git.
+    match published {
+        _ if is_full_url => typed.to_owned(),
+        Some(url) => url.to_owned(),
+        None => format!("https://{repo}"),
+    }
+}
+
 fn strip_user(rest: &str) -> &str {
     let authority_len = rest.find('/').unwrap_or(rest.len());
     match rest.split_at(authority_len).0.rfind('@') {

@@ -6,8 +6,8 @@
 use std::process::ExitCode;
 
 use cachewfs_format::api::code;
-use cachewfs_fuse::MountError;
 use cachewfs_fuse::control::{BindError, ClientError, ConnectError};
+use cachewfs_fuse::{MountError, RestoreError};
 
 use crate::error::CliError;
 use crate::output;
@@ -61,6 +61,9 @@ fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return client_code_and_hint(error);
     }
+    if let Some(error) = error.downcast_ref::<RestoreError>() {
+        return restore_code_and_hint(error);
+    }
     match error.downcast_ref::<MountError>() {
         Some(error) => (FAILED, mount_hint(error)),
         None => (FAILED, None),
@@ -80,12 +83,16 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::BadUrl { .. }
         | CliError::LocalPath { .. }
         | CliError::BadDaemonUrl { .. }
+        | CliError::NoDaemon
         | CliError::BadOption { .. } => USAGE,
         CliError::CopyWithoutObjects
         | CliError::Incomplete { .. }
         | CliError::NoBranch { .. }
         | CliError::AlreadyMounted { .. }
         | CliError::NotEmpty { .. }
+        | CliError::RestoredTwice { .. }
+        | CliError::RestoreInterrupted { .. }
+        | CliError::NotUpToDate { .. }
         | CliError::CheckoutFailed { .. }
         | CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
@@ -133,6 +140,16 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
             "use it as it is, restart it with `cachewfs mount --replace MOUNTPOINT`, or unmount it \
              first: cachewfs umount MOUNTPOINT"
         }
+        CliError::NoDaemon => {
+            "name one: cachewfs restore --daemon http://HOST:8080 URL, or set CACHEWFS_DAEMON"
+        }
+        CliError::RestoredTwice { .. } => "wait for it, or choose another directory",
+        CliError::RestoreInterrupted { .. } => {
+            "run the same command again to go on, or remove that directory"
+        }
+        CliError::NotUpToDate { .. } => {
+            "run `git fetch` there yourself; with --no-fetch, restore leaves it out"
+        }
         CliError::NotEmpty { .. } => "choose another directory",
         CliError::BadOption { .. } => "`cachewfs mount --help` lists the options",
         CliError::CheckoutFailed { .. } => {
@@ -144,6 +161,40 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         | CliError::Interrupted
         | CliError::Output(_) => return None,
     })
+}
+
+fn restore_code_and_hint(error: &RestoreError) -> (u8, Option<&'static str>) {
+    const AGAIN: &str = "run the same command again: it goes on where it stopped";
+    match error {
+        RestoreError::NoRepository { .. } => (
+            NO_REPOSITORY,
+            Some("check its spelling, and check that the daemon may read it from upstream"),
+        ),
+        RestoreError::Unauthenticated { .. } => {
+            (FAILED, Some("give the daemon's token: --token-file FILE"))
+        }
+        RestoreError::SetUp(MountError::Token { .. }) => (
+            FAILED,
+            Some("name a file that contains the daemon's token: --token-file FILE"),
+        ),
+        RestoreError::NotThere { .. } => (
+            FAILED,
+            Some("check the id and the name, and whether they were pushed"),
+        ),
+        RestoreError::Fetch { .. } => (FAILED, Some(AGAIN)),
+        RestoreError::Write { .. } | RestoreError::Disk(_) => (
+            FAILED,
+            Some(
+                "nothing that was fetched is lost: make room or mend the disk, and run the same \
+                 command again",
+            ),
+        ),
+        RestoreError::Path { .. } | RestoreError::Malformed { .. } => (
+            FAILED,
+            Some("tell the operator of the daemon: it publishes an archive that it should not"),
+        ),
+        RestoreError::SetUp(error) => (FAILED, mount_hint(error)),
+    }
 }
 
 fn connect_hint(error: &ConnectError) -> &'static str {

@@ -8,6 +8,8 @@
 //!                                     └─► invalidate ─► kernel      └─► cache (disk)
 //! ```
 //!
+//! `restore` writes a snapshot to local disk instead, with the rooms from `view` on.
+//!
 //! Each room uses those to its right and no other. `saved_state` is what `fs`, `repository` and
 //! `control` write down for the next process. The files beside the rooms are the ground floor.
 
@@ -36,6 +38,7 @@ mod readable_bytes;
 pub mod recovery;
 mod report;
 mod repository;
+mod restore;
 mod saved_state;
 mod segment;
 mod session;
@@ -52,5 +55,6 @@ pub use mount::{Mount, MountError};
 pub use mount_table::{DeviceNumber, TableEntry, mount_table};
 pub use options::{Hydrate, MountOptions, Owner};
 pub use readable_bytes::readable_bytes;
+pub use restore::{Restore, RestoreError, RestoreOptions, RestorePlace};
 pub use saved_state::HandOverError;
 pub use token::{SecretToken, TokenError};

@@ -446,6 +446,15 @@ impl Mount {
 
 /// Builds the parts of a mount, from the cache up to the file system.
 async fn build(options: &MountOptions) -> Result<Arc<Fs>, MountError> {
+    let segments = Arc::new(open_segments(options).await?);
+    let eviction = Arc::clone(&segments).keep_within_limit();
+    segments.backend().tasks.spawn(eviction);
+    let repositories = Arc::new(Repositories::new(options.clone(), segments));
+    Ok(Arc::new(Fs::new(repositories)))
+}
+
+/// Opens the cache, and sets up requests to the daemons.
+pub(crate) async fn open_segments(options: &MountOptions) -> Result<Segments, MountError> {
     let traffic = Arc::new(Traffic::default());
     let token = open_token(options)?;
     let source = HttpSource::new(options, token, Arc::clone(&traffic)).map_err(MountError::Http)?;
@@ -455,11 +464,7 @@ async fn build(options: &MountOptions) -> Result<Arc<Fs>, MountError> {
         traffic,
         options.read_timeout,
     ));
-    let segments = Arc::new(Segments::new(backend));
-    let eviction = Arc::clone(&segments).keep_within_limit();
-    segments.backend().tasks.spawn(eviction);
-    let repositories = Arc::new(Repositories::new(options.clone(), segments));
-    Ok(Arc::new(Fs::new(repositories)))
+    Ok(Segments::new(backend))
 }
 
 /// Returns the token for the daemons, or `None` if the options name none.

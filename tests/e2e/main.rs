@@ -33,6 +33,7 @@ mod offline;
 mod publish;
 mod replicas;
 mod restart;
+mod restore;
 mod right_bytes;
 mod silence;
 mod tokens;

@@ -75,3 +75,28 @@ fn a_mount_shows_its_token_and_one_without_is_refused() {
         &token
     ));
 }
+
+#[test]
+fn a_restore_needs_the_token() {
+    let site = Site::default();
+    site.repo_with_history("project");
+    let (daemon, _) = restricted_daemon(&site);
+    let url = format!("{}/git/local/project", daemon.url());
+    let target = site.path().join("restored").display().to_string();
+    let token = site.path().join("token").display().to_string();
+
+    let refused = run(&["restore", &url, &target]);
+    let restored = run(&["restore", "--token-file", &token, &url, &target]);
+
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        said(&refused).contains("--token-file"),
+        "{}",
+        said(&refused)
+    );
+    assert!(restored.status.success(), "{}", said(&restored));
+    let directory = Path::new(&target);
+    assert_eq!(git(directory, &["status", "--porcelain"]), "");
+    assert!(!mentions(&directory.join(".git/config"), "cwfs_"));
+}

@@ -16,13 +16,14 @@ use anyhow::{Context as _, Result};
 use cachewfs_format::{GitHead, RepoName};
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
-use crate::clone_files::{chosen_head, config, packed_refs};
+use crate::clone_files::BORROWING_SETTINGS;
 use crate::clone_staging::CloneStaging;
 use crate::error::CliError;
 use crate::interrupt::interrupted;
 use crate::mounts::{MountChoice, block_on};
+use crate::new_clone::{HeadState, NewClone, append};
 use crate::progress::Bar;
-use crate::{git, output, remote};
+use crate::{clone_staging, git, output, remote};
 
 /// Make a clone that borrows its objects from the mount.
 ///
@@ -65,15 +66,6 @@ struct CloneSource {
     notice: Option<String>,
 }
 
-/// The state of HEAD in a clone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HeadState {
-    /// HEAD has a commit.
-    Commit,
-    /// HEAD names a branch that doesn't exist.
-    Unborn,
-}
-
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = remote::repo_name(&args.url)?;
     let target = match &args.directory {
@@ -81,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => PathBuf::from(remote::directory_name(&repo)),
     };
     let target = std::path::absolute(target)?;
-    refuse_used_directory(&target)?;
+    clone_staging::refuse_used_directory(&target)?;
     block_on(async {
         tokio::select! {
             outcome = clone(args, &repo, &target) => outcome,
@@ -90,18 +82,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     })?;
     output::line(&format!("Cloned {repo} into {}", target.display()))
-}
-
-fn refuse_used_directory(target: &Path) -> Result<()> {
-    match std::fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Ok(false) => Err(CliError::NotEmpty {
-            directory: target.display().to_string(),
-        }
-        .into()),
-        Err(error) => Err(error).with_context(|| format!("can't clone into {}", target.display())),
-    }
 }
 
 async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
@@ -151,15 +131,7 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<CloneSource> {
     else {
         anyhow::bail!("the mount's answer is not of the requested kind");
     };
-    let is_full_url = args.url.contains("://") || args.url.contains('@');
-    // The user may have chosen another protocol or another user than the daemon on purpose, so the
-    // argument becomes the URL of the remote. A name such as `github.com/org/repo` is no URL for
-    // git.
-    let upstream_url = match upstream_url {
-        _ if is_full_url => args.url.clone(),
-        Some(url) => url,
-        None => format!("https://{repo}"),
-    };
+    let upstream_url = remote::origin_url(&args.url, repo, upstream_url.as_deref());
     Ok(CloneSource {
         repo: repo.clone(),
         objects_directory,
@@ -168,8 +140,6 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<CloneSource> {
     })
 }
 
-/// Creates the repository like `git clone --no-checkout`, but without copying any objects. HEAD is
-/// the branch or tag `chosen`, or else the HEAD of upstream.
 async fn set_up(
     staging: &CloneStaging,
     source: &CloneSource,
@@ -179,70 +149,21 @@ async fn set_up(
         let path = source.objects_directory.join(name);
         std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))
     };
-    let (upstream_head, refs) = (GitHead::parse(&read("HEAD")?)?, read("packed-refs")?);
-    let head = match chosen {
-        None => upstream_head.clone(),
-        Some(name) => chosen_head(&refs, name).ok_or_else(|| CliError::NoBranch {
-            repo: source.repo.to_string(),
-            name: name.to_owned(),
-        })?,
+    let refs = read("packed-refs")?;
+    let clone = NewClone {
+        repo: &source.repo,
+        upstream_url: &source.upstream_url,
+        upstream_head: GitHead::parse(&read("HEAD")?)?,
+        refs: &refs,
+        chosen,
+        settings: BORROWING_SETTINGS,
     };
-    // An object id, up to the first space of a line, has 64 digits only with SHA-256.
-    let is_sha256 = refs
-        .split(|&byte| byte == b'\n')
-        .any(|line| line.iter().position(|&byte| byte == b' ') == Some(64));
-    let format = if is_sha256 {
-        "--object-format=sha256"
-    } else {
-        "--object-format=sha1"
-    };
-    // `git init` refuses some names that a branch at upstream can have. So it gets a fixed name,
-    // and HEAD is written below.
-    let arguments = ["--quiet", format, "--initial-branch=main"];
-    git::run(staging.path(), &[], "init", &arguments).await?;
-
-    let branch = branch_of(&head);
+    let head = clone.create(staging.path()).await?;
     let alternates = source.objects_directory.join("objects");
     let alternates = [alternates.as_os_str().as_encoded_bytes(), b"\n"].concat();
-    let own_refs = packed_refs(&refs, branch);
     let git_dir = staging.path().join(".git");
-    // Files are appended to, because the settings follow those that `git init` wrote into `config`.
-    let write = |name: &str, bytes: &[u8]| -> Result<()> {
-        let path = git_dir.join(name);
-        std::fs::create_dir_all(path.parent().unwrap_or(&git_dir))?;
-        let mut file = std::fs::File::options()
-            .append(true)
-            .create(true)
-            .open(path)?;
-        Ok(std::io::Write::write_all(&mut file, bytes)?)
-    };
-    std::fs::remove_file(git_dir.join("HEAD"))?;
-    write("HEAD", &head.to_file())?;
-    write("objects/info/alternates", &alternates)?;
-    write("packed-refs", &own_refs)?;
-    write("config", &config(&source.upstream_url, branch))?;
-    let has_ref = |place: &str, branch: &[u8]| {
-        let name = [b" ", place.as_bytes(), branch].concat();
-        let mut lines = own_refs.split(|&byte| byte == b'\n');
-        lines.any(|line| line.ends_with(&name))
-    };
-    if let Some(default) = branch_of(&upstream_head)
-        && has_ref("refs/remotes/origin/", default)
-    {
-        let origin_head = [b"ref: refs/remotes/origin/", default, b"\n"].concat();
-        write("refs/remotes/origin/HEAD", &origin_head)?;
-    }
-    match branch {
-        Some(branch) if !has_ref("refs/heads/", branch) => Ok(HeadState::Unborn),
-        _ => Ok(HeadState::Commit),
-    }
-}
-
-fn branch_of(head: &GitHead) -> Option<&[u8]> {
-    match head {
-        GitHead::Branch(branch) => Some(branch),
-        GitHead::Detached(_) => None,
-    }
+    append(&git_dir, "objects/info/alternates", &alternates)?;
+    Ok(head)
 }
 
 async fn check_out(staging: &CloneStaging) -> Result<()> {

@@ -10,6 +10,7 @@ pub(crate) mod mount_helper;
 pub(crate) mod pin;
 pub(crate) mod prefetch;
 pub(crate) mod refresh;
+pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod umount;
 pub(crate) mod unpin;

@@ -382,6 +382,11 @@ impl Cache {
         KeptSnapshots::open(&self.root, identity)
     }
 
+    /// Returns the path of the file with the content of a segment.
+    pub(crate) fn data_path(&self, id: SegmentId) -> PathBuf {
+        self.path(id, "data")
+    }
+
     fn path(&self, id: SegmentId, extension: &str) -> PathBuf {
         let name = id.to_string();
         let shard: String = name.chars().take(2).collect();

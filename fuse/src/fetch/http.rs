@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachewfs_format::api::{self, RefreshAnswer};
+use cachewfs_format::api::{self, EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -37,6 +37,9 @@ const REFRESH_TIMEOUT: Duration = Duration::from_mins(10);
 const SLOWEST_RATE: u64 = 64 << 10;
 /// At most this many bytes of the answer to a refresh.
 const MAX_ANSWER_LEN: u64 = 64 << 10;
+/// At most this many bytes of an answer about refs. A request has at most 1 MiB, and the answer
+/// repeats it.
+const MAX_REFS_ANSWER_LEN: u64 = 2 << 20;
 /// At most this many bytes of a list of repositories. Each takes some 300 bytes.
 const MAX_LIST_LEN: u64 = 64 << 20;
 
@@ -102,6 +105,27 @@ impl HttpSource {
         let order = in_order(&self.daemons, attempt);
         // A request may have failed because its connection was dead. A retry doesn't risk that.
         question.race(order, attempt > 0).await
+    }
+
+    /// Asks one daemon after the other for an answer that takes it a `git fetch` from upstream.
+    async fn ask_for_work<T: DeserializeOwned>(
+        &self,
+        repo: &RepoName,
+        max: u64,
+        request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+    ) -> Result<T, FetchError> {
+        let meter = self.traffic.meter(Some(repo), Purpose::Demand);
+        let mut question = self.question(&meter, |client, daemon| {
+            request(client, daemon).timeout(REFRESH_TIMEOUT)
+        });
+        // The daemon answers when it has fetched from upstream. Until then, it is silent, and no
+        // second request would help.
+        question.patience = REFRESH_TIMEOUT;
+        let order = in_order(&self.daemons, 0);
+        let mut response = question.ask_in_turn(order).await?.response;
+        let body = whole_body(&mut response, max).await?;
+        meter.count_bytes(body.len());
+        parse(&response, &body)
     }
 
     /// Asks the daemons, and reads the whole body of at most `max` bytes. It may take `limit`.
@@ -305,20 +329,24 @@ impl ArchiveSource for HttpSource {
     ) -> BoxFuture<'a, Result<RefreshAnswer, FetchError>> {
         Box::pin(async move {
             let path = api::refresh_path(repo);
-            let meter = self.traffic.meter(Some(repo), Purpose::Demand);
-            let mut question = self.question(&meter, |client, daemon| {
-                client
-                    .post(format!("{daemon}{path}"))
-                    .timeout(REFRESH_TIMEOUT)
-            });
-            // The daemon answers when it has fetched from upstream. Until then, it is silent, and
-            // no second request would help.
-            question.patience = REFRESH_TIMEOUT;
-            let order = in_order(&self.daemons, 0);
-            let mut response = question.ask_in_turn(order).await?.response;
-            let body = whole_body(&mut response, MAX_ANSWER_LEN).await?;
-            meter.count_bytes(body.len());
-            parse(&response, &body)
+            self.ask_for_work(repo, MAX_ANSWER_LEN, |client, daemon| {
+                client.post(format!("{daemon}{path}"))
+            })
+            .await
+        })
+    }
+
+    fn ensure_refs<'a>(
+        &'a self,
+        repo: &'a RepoName,
+        wanted: &'a EnsureRefsRequest,
+    ) -> BoxFuture<'a, Result<EnsureRefsAnswer, FetchError>> {
+        Box::pin(async move {
+            let path = api::ensure_refs_path(repo);
+            self.ask_for_work(repo, MAX_REFS_ANSWER_LEN, |client, daemon| {
+                client.post(format!("{daemon}{path}")).json(wanted)
+            })
+            .await
         })
     }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cachewfs_format::api::RefreshAnswer;
 use cachewfs_format::api::code::NO_CHECKOUT;
+use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -82,6 +82,14 @@ pub(crate) trait ArchiveSource: Send + Sync + fmt::Debug {
         &'a self,
         repo: &'a RepoName,
     ) -> BoxFuture<'a, Result<RefreshAnswer, FetchError>>;
+
+    /// Makes the daemon look for refs and commits in its mirror, and fetch them from upstream if
+    /// they aren't there.
+    fn ensure_refs<'a>(
+        &'a self,
+        repo: &'a RepoName,
+        wanted: &'a EnsureRefsRequest,
+    ) -> BoxFuture<'a, Result<EnsureRefsAnswer, FetchError>>;
 
     /// Requests the list of hosts that repositories are mirrored from.
     fn hosts(&self, purpose: Purpose) -> BoxFuture<'_, Result<Vec<String>, FetchError>>;

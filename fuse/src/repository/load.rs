@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use cachewfs_base::seconds_since_epoch;
 use cachewfs_format::{ArchiveKind, RepoName, api};
+use futures_util::FutureExt as _;
 use tokio::time::timeout;
 use tracing::info;
 
@@ -106,7 +107,8 @@ impl Repositories {
         if etag == Some(&*tail.etag) {
             return Ok(None);
         }
-        let (tail, toc) = load_toc(name, tail, source).await?;
+        let ask = |len| current_tail(source, name, len, None).boxed();
+        let (tail, toc) = load_toc(name, tail, ask).await?;
         let loaded = Generation::load(name, (tail.clone(), toc), &self.segments, purpose);
         Ok(Some((loaded.await?, tail)))
     }

@@ -33,3 +33,4 @@ pub(crate) use hydrate::kept_of;
 pub(crate) use names::is_probed;
 pub(crate) use repositories::{Repositories, ResolvedName};
 pub(crate) use repository::Repository;
+pub(crate) use toc::{TAIL_LEN, load_toc};

@@ -3,23 +3,24 @@
 use std::ops::Range;
 
 use cachewfs_format::{ArchiveKind, Error as FormatError, RepoName, Toc, TocLocation};
+use futures_util::future::BoxFuture;
 
-use crate::fetch::{ArchiveSource, FetchError, Tail, TailAnswer, current_tail};
+use crate::fetch::{FetchError, Tail, TailAnswer};
 use crate::view::LoadError;
 
 /// The length of the first request for the end of an archive, in bytes. It covers the seek table
 /// and the TOC of most repositories.
-pub(super) const TAIL_LEN: u64 = 64 << 10;
+pub(crate) const TAIL_LEN: u64 = 64 << 10;
 /// At most this many requests are made for the end of an archive. The first answer gives the length
 /// of the seek table, the second gives that of the TOC, and the third has the TOC.
 const MAX_TAIL_REQUESTS: usize = 3;
 
-/// Finds the TOC in `tail` and verifies it. Requests a longer tail if `tail` has only a part of the
-/// TOC. Returns the tail from the TOC on: [`kept_toc`] finds it there again.
-pub(super) async fn load_toc(
+/// Finds the TOC in `tail` and verifies it. Calls `ask` for a tail of another length if `tail` has
+/// only a part of the TOC. Returns the tail from the TOC on: [`kept_toc`] finds it there again.
+pub(crate) async fn load_toc<'a>(
     repo: &RepoName,
     mut tail: Tail,
-    source: &dyn ArchiveSource,
+    ask: impl Fn(u64) -> BoxFuture<'a, Result<TailAnswer, FetchError>>,
 ) -> Result<(Tail, Toc), LoadError> {
     let broken = |tail: &Tail, source| FetchError::Broken {
         url: tail.path.to_string(),
@@ -38,7 +39,7 @@ pub(super) async fn load_toc(
             TocLocation::NeedsTail(len) => {
                 // The answer may be of a newer snapshot than `tail`. It replaces `tail` as a whole,
                 // so the two never mix.
-                let answer = current_tail(source, repo, len, None).await?;
+                let answer = ask(len).await?;
                 let TailAnswer::Tail(longer) = answer else {
                     return Err(FormatError::Truncated { section: "TOC" }.into());
                 };
@@ -100,11 +101,12 @@ mod tests {
     use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use cachewfs_format::api::RefreshAnswer;
+    use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer};
     use cachewfs_format::{Digest, SnapshotId};
+    use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::fetch::{BodyStream, RangeRequest};
+    use crate::fetch::{ArchiveSource, BodyStream, RangeRequest, current_tail};
     use crate::testing::{self, Archive};
     use crate::traffic::Purpose;
 
@@ -175,6 +177,14 @@ mod tests {
             Box::pin(async { Err(FetchError::Ending) })
         }
 
+        fn ensure_refs<'a>(
+            &'a self,
+            _: &'a RepoName,
+            _: &'a EnsureRefsRequest,
+        ) -> BoxFuture<'a, Result<EnsureRefsAnswer, FetchError>> {
+            Box::pin(async { Err(FetchError::Ending) })
+        }
+
         fn hosts(
             &self,
             _purpose: Purpose,
@@ -192,7 +202,8 @@ mod tests {
         let requests = AtomicUsize::new(0);
         let source = ShortSource { tail, requests };
 
-        let loaded = load_toc(&repo, source.tail.clone(), &source).await;
+        let ask = |len| current_tail(&source, &repo, len, None).boxed();
+        let loaded = load_toc(&repo, source.tail.clone(), ask).await;
 
         assert!(loaded.is_err());
         assert_eq!(source.requests.into_inner(), MAX_TAIL_REQUESTS - 1);

@@ -120,6 +120,11 @@ impl Segment {
         &self.record
     }
 
+    /// Returns the places that its chunks come from and go to.
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
     /// Returns how many bytes of content the mount keeps. If the segment is the data of one file,
     /// this is the file's size, without tar padding.
     pub(crate) fn len(&self) -> u64 {
@@ -140,7 +145,7 @@ impl Segment {
     }
 
     /// Returns whether one request fetches the whole segment, with its table.
-    pub(super) fn is_fetched_whole(&self) -> bool {
+    pub(crate) fn is_fetched_whole(&self) -> bool {
         self.record.stored_len <= WHOLE_LEN && self.record.content_len <= WHOLE_CONTENT_LEN
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachewfs_format::api::RefreshAnswer;
+use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
@@ -256,6 +256,14 @@ impl ArchiveSource for ScriptedSource {
                 moved: false,
             })
         })
+    }
+
+    fn ensure_refs<'a>(
+        &'a self,
+        _repo: &'a RepoName,
+        _wanted: &'a EnsureRefsRequest,
+    ) -> BoxFuture<'a, Result<EnsureRefsAnswer, FetchError>> {
+        Box::pin(async { Err(FetchError::Ending) })
     }
 
     fn hosts(&self, purpose: Purpose) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {

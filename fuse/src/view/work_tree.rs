@@ -125,7 +125,7 @@ impl WorkTree {
     ///
     /// Takes over only the entries of the archive's index, after it has checked them. The mount
     /// writes the header, the tree extension and the checksum itself.
-    pub(super) async fn load(
+    pub(crate) async fn load(
         toc: &Toc,
         segments: &[Arc<Segment>],
         purpose: Purpose,
@@ -312,7 +312,7 @@ fn bad_index(reason: &'static str) -> LoadError {
 }
 
 /// Returns the runs of the work tree in order. The segment of a large file follows its run.
-pub(super) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
+pub(crate) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
     let mut runs = Vec::new();
     for (number, segment) in segments.iter().enumerate() {
         if segment.record().role == Role::WorkTree {
