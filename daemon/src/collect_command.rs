@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::open_store::open_authoritative_tier;
 use crate::parts::Parts;
 use crate::start_error::StartError;
-use crate::store::{Collected, Collection, MAX_COLLECTIONS, Store, StoreError};
+use crate::store::{Collected, Collection, MAX_COLLECTIONS, ShelfKind, Store, StoreError};
 
 /// The work that a collection of one repository did, or would do.
 #[derive(Clone, Debug, Serialize)]
@@ -67,7 +67,7 @@ pub(crate) async fn collect_on_demand(
                 is_stopping: &|| false,
             };
             let collected = store.collect(&repo, collection);
-            report(repo, store.is_lfs(), collected)
+            report((repo, store.kind()), collected)
         })
     };
     let mut reports = stream::iter(shelves)
@@ -81,13 +81,16 @@ pub(crate) async fn collect_on_demand(
     Ok(())
 }
 
-fn report(repo: RepoName, lfs: bool, collected: Result<Collected, StoreError>) -> CollectionReport {
+fn report(
+    (repo, kind): (RepoName, ShelfKind),
+    collected: Result<Collected, StoreError>,
+) -> CollectionReport {
     let error = collected.as_ref().err().map(|error| chain(error));
     let collected = collected.unwrap_or_default();
     let text = |ids: &[SegmentId]| ids.iter().map(ToString::to_string).collect();
     CollectionReport {
         repo,
-        lfs,
+        lfs: kind == ShelfKind::Lfs,
         snapshots: collected
             .snapshots
             .iter()

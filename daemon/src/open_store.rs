@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cachewfs_store::{BucketOptions, BucketProblem};
+use cachewfs_store::{BucketOptions, BucketProblem, BucketTier};
 use rustix::fs::Access;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -14,7 +14,7 @@ use crate::config::{Config, LiveConfig};
 use crate::parts::Parts;
 use crate::periodic_collection::collect_periodically;
 use crate::start_error::{CheckWarning, StartError};
-use crate::store::{DiskTier, NoticePeriod, S3Config, Store, Tier, TierLimits, Tiers};
+use crate::store::{Copies, CopyLimits, DiskTier, NoticePeriod, S3Config, Store};
 
 /// The background tasks of the store. Dropping this ends them, and all requests to the bucket.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(crate) async fn open_authoritative_tier(
     };
     let notice = options.notice;
     let bucket = open_bucket(s3, parts, options).await?;
-    Ok(Store::over(bucket).with_notice(notice))
+    Ok(Store::new(bucket).with_notice(notice))
 }
 
 /// Opens the bucket with the part of the program.
@@ -72,7 +72,7 @@ async fn open_bucket(
     config: &S3Config,
     parts: &Parts,
     options: BucketOptions,
-) -> Result<Arc<dyn Tier>, StartError> {
+) -> Result<BucketTier, StartError> {
     let Some(bucket) = &parts.bucket else {
         let key = "[store.s3]";
         return Err(ConfigError::Unsupported { key }.into());
@@ -134,13 +134,13 @@ pub(crate) async fn open_store(
     };
     let notice = options.notice;
     let bucket = open_bucket(s3, parts, options).await?;
-    let limits = TierLimits {
+    let limits = CopyLimits {
         memory: config.store.memory_bytes,
         disk: config.store.disk_bytes,
     };
-    let tiers = Tiers::new(bucket, (disk, tmp), limits).with_notice(notice);
-    tiers.start(&tasks, &stop);
-    Ok((Store::new(tiers).with_notice(notice), store_tasks))
+    let copies = Copies::new(bucket, (disk, tmp), limits).with_notice(notice);
+    copies.start(&tasks, &stop);
+    Ok((Store::new(copies).with_notice(notice), store_tasks))
 }
 
 /// Checks the files that `[store]` names.

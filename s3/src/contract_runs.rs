@@ -1,14 +1,14 @@
-//! Runs the contract of the store's tiers with a real bucket, and with tiers over one.
+//! Runs the contract of the store's tiers with a real bucket, and with copies of one.
 
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::S3Tier;
-use crate::contract::runs::{LIMITS, WRAPPERS, Wrapper, tiers};
-use crate::{BucketOperation, BucketOutcome, NoticePeriod, S3Config, Tier as _};
+use crate::contract::runs::{LIMITS, WRAPPERS, Wrapper, copies};
+use crate::{BucketOperation, BucketOutcome, BucketTier, NoticePeriod, S3Config};
 
-async fn bucket(bucket: &TestBucket, endpoint: String, prefix: String) -> S3Tier {
+async fn bucket(bucket: &TestBucket, endpoint: String, prefix: String) -> BucketTier {
     let config = S3Config {
         bucket: bucket.name.clone(),
         prefix,
@@ -20,7 +20,7 @@ async fn bucket(bucket: &TestBucket, endpoint: String, prefix: String) -> S3Tier
     let tier = S3Tier::open(&config, NoticePeriod::default(), stop).await;
     let tier = tier.unwrap();
     tier.probe().await.unwrap();
-    tier
+    tier.into()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +59,7 @@ async fn tiers_over_a_bucket_keep_the_contract() {
             let directory = tempfile::tempdir().unwrap();
             let prefix = format!("{wrapper:?}/{limit}");
             let far = bucket(of_test, of_test.endpoint.clone(), prefix).await;
-            let over = |remote| tiers(remote, &directory, limit);
+            let over = |remote| copies(remote, &directory, limit);
             wrapper.run(far, &directory, over).await;
         }
     });
@@ -73,7 +73,7 @@ async fn the_s3_tier_keeps_the_contract_where_long_answers_are_cut() {
     let proxy = Proxy::start(of_test.address);
     let directory = tempfile::tempdir().unwrap();
     let tier = bucket(&of_test, proxy.url(), "cut".to_owned()).await;
-    let counted = tier.bucket_metrics().unwrap();
+    let counted = std::sync::Arc::clone(&tier.metrics);
     // Four tries must be enough for 4 MiB, on connections that have sent something before.
     proxy.set(Fault::CutAfter(3_000_000));
 

@@ -1,10 +1,9 @@
 //! [`S3`]: opens buckets for the store.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_base::chain;
-use cachewfs_store::{BucketOptions, BucketProblem, OpenBucket, S3Config, Tier};
+use cachewfs_store::{BucketOptions, BucketProblem, BucketTier, OpenBucket, S3Config};
 use futures_util::future::BoxFuture;
 use tracing::warn;
 
@@ -28,12 +27,12 @@ impl OpenBucket for S3 {
         &'a self,
         config: &'a S3Config,
         options: BucketOptions,
-    ) -> BoxFuture<'a, Result<Arc<dyn Tier>, BucketProblem>> {
+    ) -> BoxFuture<'a, Result<BucketTier, BucketProblem>> {
         Box::pin(async move { Ok(open(config, options).await?) })
     }
 }
 
-async fn open(config: &S3Config, options: BucketOptions) -> Result<Arc<dyn Tier>, S3Error> {
+async fn open(config: &S3Config, options: BucketOptions) -> Result<BucketTier, S3Error> {
     let BucketOptions {
         notice,
         stop,
@@ -42,7 +41,7 @@ async fn open(config: &S3Config, options: BucketOptions) -> Result<Arc<dyn Tier>
     let bucket = S3Tier::open(config, notice, stop.clone()).await?;
     let Some(tasks) = outlast_outage else {
         bucket.probe().await?;
-        return Ok(Arc::new(bucket));
+        return Ok(bucket.into());
     };
     let probed = tokio::time::timeout(PROBE_LIMIT, bucket.probe()).await;
     // A lasting error needs a person, so the start fails. In an outage the daemon serves its local
@@ -61,5 +60,5 @@ async fn open(config: &S3Config, options: BucketOptions) -> Result<Arc<dyn Tier>
     if !bucket.is_probed() {
         tasks.spawn(bucket.clone().probe_until_usable(stop));
     }
-    Ok(Arc::new(bucket))
+    Ok(bucket.into())
 }

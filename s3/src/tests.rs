@@ -101,7 +101,7 @@ async fn each_request_that_is_sent_is_counted() {
     let absent = Key::segment(&shelf(), SegmentId(cachewfs_format::Digest::of(b"nothing")));
 
     blocking(move || {
-        let counted = tier.bucket_metrics().unwrap();
+        let counted = BucketTier::from(tier.clone()).metrics;
         let sent_before = counted.sent_bytes.value();
         let puts_before = counted.count(BucketOperation::Put, BucketOutcome::Condition);
         for new in news {

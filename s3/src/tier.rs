@@ -1,4 +1,4 @@
-//! [`S3Tier`]: a bucket as a [`Tier`].
+//! [`S3Tier`]: the objects of a bucket.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,8 +10,8 @@ use cachewfs_base::chain;
 use cachewfs_format::limits::MAX_MANIFEST_LEN;
 use cachewfs_format::{RepoName, SegmentId};
 use cachewfs_store::{
-    BucketMetrics, DirectUrl, Extent, Key, Listed, NewSegment, NoticePeriod, Reads, Shelf,
-    ShelfPart, Stat, Tier, TierError, Version, Whole, Written,
+    BucketTier, DirectUrl, Extent, Key, Listed, NewSegment, NoticePeriod, Objects, Shelf,
+    ShelfPart, SignUrl, Stat, TierError, Version, Whole, Written,
 };
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -45,7 +45,6 @@ struct Inner {
     upload_permits: UploadPermits,
     /// How long a write of a small object may take with all its retries, and a deletion.
     write_limit: Duration,
-    reads: Arc<Reads>,
     /// Damaged segments. They count as missing until they are written over.
     damaged: Mutex<HashSet<Key>>,
     signer: Option<Signer>,
@@ -68,7 +67,6 @@ impl S3Tier {
             is_probed: AtomicBool::new(false),
             upload_permits: UploadPermits::default(),
             write_limit: notice.write_limit(),
-            reads: Arc::default(),
             damaged: Mutex::default(),
         })))
     }
@@ -180,15 +178,7 @@ impl S3Tier {
     }
 }
 
-impl Tier for S3Tier {
-    fn reads(&self) -> Arc<Reads> {
-        Arc::clone(&self.0.reads)
-    }
-
-    fn bucket_metrics(&self) -> Option<Arc<BucketMetrics>> {
-        Some(Arc::clone(&self.0.bucket.metrics))
-    }
-
+impl Objects for S3Tier {
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
         let name = key.to_string();
         let parts = into.chunks_mut(READ_LEN).enumerate();
@@ -198,23 +188,6 @@ impl Tier for S3Tier {
         });
         let read = self.block_on(try_join_all(reads));
         read.map(drop).map_err(|error| failed(key, error))
-    }
-
-    fn read_now(&self, _: &Key, _: u64, _: &mut [u8]) -> bool {
-        false
-    }
-
-    fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
-        Box::pin(async move {
-            let signer = self.0.signer.as_ref()?;
-            if self.0.damaged.lock().contains(&wanted.key) {
-                return None;
-            }
-            let name = wanted.key.to_string();
-            signer
-                .url(&self.0.bucket, &name, wanted.range.clone())
-                .await
-        })
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
@@ -311,10 +284,6 @@ impl Tier for S3Tier {
         })
     }
 
-    fn authoritative_tier(&self) -> &dyn Tier {
-        self
-    }
-
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         let failed_at = OnceLock::new();
         let delete = async |key: &Key| {
@@ -343,6 +312,33 @@ impl Tier for S3Tier {
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         self.0.damaged.lock().insert(Key::segment(shelf, id));
         Ok(())
+    }
+}
+
+impl SignUrl for S3Tier {
+    fn sign<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
+        Box::pin(async move {
+            let signer = self.0.signer.as_ref()?;
+            if self.0.damaged.lock().contains(&wanted.key) {
+                return None;
+            }
+            let name = wanted.key.to_string();
+            signer
+                .url(&self.0.bucket, &name, wanted.range.clone())
+                .await
+        })
+    }
+}
+
+impl From<S3Tier> for BucketTier {
+    fn from(tier: S3Tier) -> Self {
+        let tier = Arc::new(tier);
+        let signer = tier.0.signer.is_some();
+        Self {
+            metrics: Arc::clone(&tier.0.bucket.metrics),
+            signer: signer.then(|| Arc::clone(&tier) as _),
+            objects: tier,
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use cachewfs_format::{ArchiveLayout, RepoName, SegmentRef};
 
 use super::key::Key;
-use super::tier::{DirectUrl, Extent};
-use super::{Store, StoreError};
+use super::objects::{DirectUrl, Extent};
+use super::{Store, StoreError, Tiers};
 
 /// The bytes of one archive, or of a single segment. They are immutable, so all reads see one
 /// revision.
@@ -52,17 +52,17 @@ impl Archive {
 
     /// Fills `into` with the bytes of the archive from `start` on. Blocks.
     pub fn read(&self, start: u64, into: &mut [u8]) -> Result<(), StoreError> {
-        let tier = self.store.tier();
+        let objects = self.store.nearest();
         self.read_by(start, into, |key, offset, part| {
-            Ok(tier.read_at(key, offset, part)?)
+            Ok(objects.read_at(key, offset, part)?)
         })
     }
 
     /// Fills `into` like [`Archive::read`] if no waiting is necessary. Returns whether it did.
     pub fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
-        let tier = self.store.tier();
+        let tiers = &self.store.tiers;
         let read = |key: &Key, offset, part: &mut [u8]| {
-            let is_read = tier.read_now(key, offset, part);
+            let is_read = tiers.read_now(key, offset, part);
             is_read.then_some(()).ok_or(StoreError::BeyondEnd)
         };
         self.read_by(start, into, read).is_ok()
@@ -70,18 +70,18 @@ impl Archive {
 
     /// Returns whether the store is a directory.
     pub fn is_on_disk(&self) -> bool {
-        self.store.tier().is_directory()
+        matches!(self.store.tiers, Tiers::Directory(_))
     }
 
     /// Fetches `range` into the local tiers.
     pub async fn fetch_local(&self, range: Range<u64>) -> Result<(), StoreError> {
         let wanted = self.extents(range);
-        Ok(self.store.tier().fetch_local(&wanted).await?)
+        Ok(self.store.tiers.fetch_local(&wanted).await?)
     }
 
     /// Starts to fetch `range` into the local tiers. Looks at the disk.
     pub fn fetch_local_soon(&self, range: Range<u64>) {
-        self.store.tier().fetch_local_soon(&self.extents(range));
+        self.store.tiers.fetch_local_soon(&self.extents(range));
     }
 
     /// Returns a URL from which a client may read `range` directly, and the range to request from
@@ -89,7 +89,7 @@ impl Archive {
     /// object.
     pub async fn direct(&self, range: Range<u64>) -> Option<(DirectUrl, Range<u64>)> {
         let [wanted] = <[Extent; 1]>::try_from(self.extents(range)).ok()?;
-        let url = self.store.tier().direct(&wanted).await?;
+        let url = self.store.tiers.direct(&wanted).await?;
         Some((url, wanted.range))
     }
 

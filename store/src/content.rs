@@ -8,7 +8,7 @@ use cachewfs_format::{
 };
 
 use super::key::{Key, Object};
-use super::tier::{Extent, Tier};
+use super::objects::{Extent, Objects};
 use super::{Store, StoreError, TierError};
 
 /// How many bytes ahead a segment is fetched that is read from beginning to end.
@@ -57,7 +57,7 @@ impl Store {
         let soon = |start: u64| {
             let range = start..segment.len.min(start + READ_AHEAD);
             let (key, len) = (key.clone(), segment.len);
-            self.tier().fetch_local_soon(&[Extent { key, len, range }]);
+            self.tiers.fetch_local_soon(&[Extent { key, len, range }]);
         };
         let frame = segment.len.saturating_sub(table_len.into())..segment.len;
         let table = reader.read(frame, |frame| SegmentTable::decode(segment.id, frame))?;
@@ -87,7 +87,7 @@ impl Store {
                 range: 0..segment.len,
             })
             .collect();
-        self.tier().fetch_local_soon(&wanted);
+        self.tiers.fetch_local_soon(&wanted);
     }
 
     /// Moves the damaged segment that `error` is about out of the way, so that a publish can store
@@ -101,7 +101,7 @@ impl Store {
         match key.object {
             Object::Segment(id) => {
                 self.damaged.lock().insert(key.shelf.clone());
-                self.tier().set_aside(&key.shelf, id)?;
+                self.nearest().set_aside(&key.shelf, id)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -119,7 +119,7 @@ struct SegmentReader<'a> {
 
 impl<'a> SegmentReader<'a> {
     fn of(store: &'a Store, key: &'a Key) -> Result<Self, StoreError> {
-        let len = store.tier().stat(key)?.map_or(0, |stat| stat.len);
+        let len = store.nearest().stat(key)?.map_or(0, |stat| stat.len);
         Ok(Self { store, key, len })
     }
 
@@ -130,15 +130,14 @@ impl<'a> SegmentReader<'a> {
         range: Range<u64>,
         decode: impl Fn(&[u8]) -> cachewfs_format::Result<T>,
     ) -> Result<T, StoreError> {
-        let tier = self.store.tier();
         // The first read may just have made a copy of a segment that is damaged in the bucket. So
-        // only a read of the bucket itself tells which of the two is damaged. If the tier has no
+        // only a read of the bucket itself tells which of the two is damaged. If there are no
         // copies to drop, this was such a read.
-        match self.read_in((tier, self.len), &range, &decode) {
+        match self.read_in((self.store.nearest(), self.len), &range, &decode) {
             Err(StoreError::BadSegment { .. } | StoreError::Tier(TierError::Truncated { .. }))
-                if tier.drop_copies(self.key) =>
+                if self.store.tiers.drop_copies(self.key) =>
             {
-                let authoritative = self.store.authoritative_tier();
+                let authoritative = self.store.authoritative();
                 let len = authoritative.stat(self.key)?.map_or(0, |stat| stat.len);
                 self.read_in((authoritative, len), &range, &decode)
             }
@@ -148,7 +147,7 @@ impl<'a> SegmentReader<'a> {
 
     fn read_in<T>(
         &self,
-        (tier, len): (&dyn Tier, u64),
+        (objects, len): (&dyn Objects, u64),
         range: &Range<u64>,
         decode: impl Fn(&[u8]) -> cachewfs_format::Result<T>,
     ) -> Result<T, StoreError> {
@@ -157,7 +156,7 @@ impl<'a> SegmentReader<'a> {
             return Err(TierError::Truncated { key: key() }.into());
         }
         let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        tier.read_at(self.key, range.start, &mut bytes)?;
+        objects.read_at(self.key, range.start, &mut bytes)?;
         decode(&bytes).map_err(|source| StoreError::BadSegment { key: key(), source })
     }
 }

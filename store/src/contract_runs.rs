@@ -1,4 +1,4 @@
-//! Runs the contract: a directory, and tiers over a directory, plain and in each wrapper. The crate
+//! Runs the contract: a directory, and copies of a directory, plain and in each wrapper. The crate
 //! `s3` runs it with a bucket.
 
 use std::fs::File;
@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 
-use crate::contract::runs::{LIMITS, WRAPPERS, disk, tiers};
+use crate::contract::runs::{LIMITS, WRAPPERS, copies, disk};
 use crate::contract::{id, repo};
 use crate::testing::new_segment;
-use crate::{Key, Object, ShelfPart, Tier as _};
+use crate::{Key, Object, Objects as _, ShelfPart};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_tier_keeps_the_contract() {
@@ -30,7 +30,7 @@ async fn tiers_over_a_directory_keep_the_contract() {
         for limit in LIMITS {
             let directory = tempfile::tempdir().unwrap();
             let far = disk(&directory, "far");
-            let over = |remote| tiers(remote, &directory, limit);
+            let over = |remote| copies(remote, &directory, limit);
             wrapper.run(far, &directory, over).await;
         }
     });

@@ -9,12 +9,15 @@ use cachewfs_format::{
 };
 use tempfile::TempDir;
 
+use super::collect::Deleting;
 use super::content::Stored;
 use super::key::Key;
+use super::objects::Objects as _;
 use super::testing::{manifest, new_segment, noise, pointer_to, protection};
-use super::tier::Tier as _;
 use super::wrapped::Wrapped;
-use super::{Collection, DiskTier, Keep, NewSegment, Store, StoreError, TierLimits, Tiers};
+use super::{
+    BucketTier, Collection, Copies, CopyLimits, DiskTier, Keep, NewSegment, Store, StoreError,
+};
 
 /// A "bucket" that is a directory, and a daemon with local copies of it.
 struct World {
@@ -60,13 +63,14 @@ fn replica(directory: &TempDir, bucket: &DiskTier, name: &str) -> (DiskTier, Sto
     let root = directory.path().join(name);
     let tmp = root.join("tmp");
     let copies = DiskTier::create(&root, &tmp).unwrap();
-    let remote = Arc::new(Wrapped::new(bucket.clone(), |_| Ok(())));
-    let limits = TierLimits {
+    let remote = Arc::new(Wrapped::new(Arc::new(bucket.clone()), |_| Ok(())));
+    let limits = CopyLimits {
         memory: 1 << 20,
         disk: 1 << 30,
     };
-    let tiers = Tiers::new(remote, (copies.clone(), tmp), limits);
-    (copies, Store::new(tiers))
+    let both = Copies::new(BucketTier::new(remote), (copies.clone(), tmp), limits);
+    let store = Store::new(both).with_deleting(Deleting::Locked(bucket.clone()));
+    (copies, store)
 }
 
 fn snapshot(byte: u8) -> SnapshotId {

@@ -12,9 +12,9 @@ use cachewfs_format::{Digest, RepoName, SegmentId};
 
 use super::TierError;
 use super::key::{Key, Object, Shelf, ShelfPart};
+use super::objects::{Listed, NewSegment, Objects, Stat, Version, Whole, Written};
 use super::reads::Reads;
 use super::share::renew;
-use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 
 /// At most this many new files are made durable one by one. For more files, one `syncfs` is faster.
 const MAX_SINGLE_SYNCS: usize = 16;
@@ -73,17 +73,54 @@ impl DiskTier {
         };
         write().map_err(TierError::at(&self.tmp))
     }
-}
 
-impl Tier for DiskTier {
-    fn is_directory(&self) -> bool {
-        true
-    }
-
-    fn reads(&self) -> Arc<Reads> {
+    /// Returns the counters of its reads.
+    pub(super) fn reads(&self) -> Arc<Reads> {
         Arc::clone(&self.reads)
     }
 
+    /// Fills `into` if the bytes are in the page cache. Returns whether it did.
+    pub(super) fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
+        let file = File::open(self.path(key));
+        let is_read = file.is_ok_and(|file| read_now(&file, offset, into));
+        if is_read {
+            self.reads.disk.note(into.len());
+        }
+        is_read
+    }
+
+    /// Deletes the rest of a shelf whose pointer and manifests are gone, except for the deletion
+    /// notice and the LFS shelf below the shelf.
+    pub(super) fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+        let directory = self.directory(shelf);
+        let deletions = self.path(&Key::deletions(shelf));
+        let below = self.directory(&shelf.below());
+        let kept = [deletions.with_extension("lock"), deletions, below];
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(TierError::at(&directory))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(TierError::at(&directory))?;
+            let path = entry.path();
+            if kept.contains(&path) {
+                continue;
+            }
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_directory {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            unless_gone(removed).map_err(TierError::at(path))?;
+        }
+        // Fails if something is kept in it.
+        fs::remove_dir(&directory).ok();
+        Ok(())
+    }
+}
+
+impl Objects for DiskTier {
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
         let path = self.path(key);
         let read = File::open(&path).and_then(|file| file.read_exact_at(into, offset));
@@ -94,15 +131,6 @@ impl Tier for DiskTier {
         })?;
         self.reads.disk.note(into.len());
         Ok(())
-    }
-
-    fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
-        let file = File::open(self.path(key));
-        let is_read = file.is_ok_and(|file| read_now(&file, offset, into));
-        if is_read {
-            self.reads.disk.note(into.len());
-        }
-        is_read
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
@@ -232,47 +260,11 @@ impl Tier for DiskTier {
         self.published()
     }
 
-    fn authoritative_tier(&self) -> &dyn Tier {
-        self
-    }
-
-    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
-        self.lock_segments(shelf, File::lock).map(Some)
-    }
-
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         keys.iter().try_for_each(|key| {
             let path = self.path(key);
             unless_gone(fs::remove_file(&path)).map_err(TierError::at(path))
         })
-    }
-
-    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        let directory = self.directory(shelf);
-        let deletions = self.path(&Key::deletions(shelf));
-        let below = self.directory(&shelf.below());
-        let kept = [deletions.with_extension("lock"), deletions, below];
-        let entries = match fs::read_dir(&directory) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(TierError::at(&directory))?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(TierError::at(&directory))?;
-            let path = entry.path();
-            if kept.contains(&path) {
-                continue;
-            }
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let removed = if is_directory {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            unless_gone(removed).map_err(TierError::at(path))?;
-        }
-        // Fails if something is kept in it.
-        fs::remove_dir(&directory).ok();
-        Ok(())
     }
 
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {

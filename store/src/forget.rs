@@ -24,13 +24,13 @@ impl Store {
     fn delete_published(&self, repo: &RepoName) -> Result<(), StoreError> {
         let shelf = self.shelf(repo);
         // First of all the pointer: without it, no reader finds a half deleted snapshot.
-        self.tier().delete(&[Key::pointer(&shelf)])?;
+        self.nearest().delete(&[Key::pointer(&shelf)])?;
         let snapshots: Vec<_> = self.manifests(repo)?.into_iter().collect();
         self.note_used(repo, &snapshots)?;
         // No manifest that was written since the listing: its id isn't noted.
         let objects = snapshots.into_iter().map(Object::Manifest);
         self.delete_objects(repo, objects, &|| true)?;
-        Ok(self.tier().delete_shelf(&shelf)?)
+        Ok(self.tiers.delete_shelf(&shelf)?)
     }
 
     /// Notes that no other snapshot may have one of these ids. Leaves a deletion notice as it is.
@@ -56,14 +56,15 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use cachewfs_format::ObjectId;
 
     use super::*;
-    use crate::DiskTier;
     use crate::testing::{manifest, pointer_to, protection};
     use crate::wrapped::{Call, Wrapped, outage};
+    use crate::{BucketTier, DiskTier};
 
     /// Publishes a snapshot.
     fn publish(store: &Store, repo: &RepoName) -> SnapshotId {
@@ -116,13 +117,13 @@ mod tests {
             let tier = DiskTier::create(&root, &root.join("tmp")).unwrap();
             let id = publish(&Store::new(tier.clone()), &repo);
             let deletes = AtomicUsize::new(0);
-            let dies = Wrapped::new(tier.clone(), move |call| {
+            let dies = Wrapped::new(Arc::new(tier.clone()), move |call| {
                 let is_late =
                     call == Call::Delete && deletes.fetch_add(1, Ordering::SeqCst) >= survived;
                 if is_late { Err(outage()) } else { Ok(()) }
             });
 
-            let outcome = Store::new(dies).delete(&repo);
+            let outcome = Store::new(BucketTier::new(Arc::new(dies))).delete(&repo);
 
             let store = Store::new(tier);
             let is_there = store.manifest(&repo, id).unwrap().is_some();

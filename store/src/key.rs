@@ -31,20 +31,29 @@ pub struct Key {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shelf {
     repo: RepoName,
-    /// Whether it is for LFS archives. The shelf for snapshots has the directory of the other one
-    /// in it.
-    is_lfs: bool,
+    kind: ShelfKind,
+}
+
+/// The archives that a shelf is for. The directory of the LFS shelf is in the one of the other
+/// shelf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ShelfKind {
+    Snapshots,
+    Lfs,
 }
 
 impl Shelf {
+    pub fn new(repo: &RepoName, kind: ShelfKind) -> Self {
+        let repo = repo.clone();
+        Self { repo, kind }
+    }
+
     pub fn of_snapshots(repo: &RepoName) -> Self {
-        let (repo, is_lfs) = (repo.clone(), false);
-        Self { repo, is_lfs }
+        Self::new(repo, ShelfKind::Snapshots)
     }
 
     pub fn of_lfs(repo: &RepoName) -> Self {
-        let (repo, is_lfs) = (repo.clone(), true);
-        Self { repo, is_lfs }
+        Self::new(repo, ShelfKind::Lfs)
     }
 
     /// Returns the shelf whose directory is in this one. The LFS shelf returns itself.
@@ -131,8 +140,11 @@ impl Key {
 
     /// Returns the path that all objects of a shelf begin with. It ends with a slash.
     pub fn prefix_of(shelf: &Shelf) -> String {
-        let Shelf { repo, is_lfs } = shelf;
-        let part = if *is_lfs { "lfs/" } else { "" };
+        let Shelf { repo, kind } = shelf;
+        let part = match kind {
+            ShelfKind::Snapshots => "",
+            ShelfKind::Lfs => "lfs/",
+        };
         format!("v1/{repo}.git/{part}")
     }
 }

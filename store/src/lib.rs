@@ -1,14 +1,15 @@
 //! The store of segments, manifests and pointers.
 //!
 //! ```text
-//! snapshots, manifests, protect,   publishing and reading: the same on every tier
+//! snapshots, manifests, protect,   publishing and reading: the same on all tiers
 //! content, archive, revisions
 //! collect, forget                  deleting
 //! clock                            the time line that makes deleting safe
-//! tier                             the trait: storage for objects
+//! objects                          the trait: storage for objects
 //! disk, listing, share             a tier in a directory, which several daemons may share
 //! open_bucket, bucket_metrics      what a tier in a bucket is for this crate, which has none
-//! tiers                            memory, disk and bucket combined into one tier
+//! copies                           local copies of a bucket, in memory and on disk
+//! tiers                            a directory, a bucket, or a bucket and its local copies
 //! lease                            which of several daemons publishes a repository
 //! config, s3_config                the sections of the configuration
 //! ```
@@ -23,6 +24,7 @@ mod content;
 mod contract;
 #[cfg(test)]
 mod contract_runs;
+mod copies;
 #[cfg(test)]
 mod damaged;
 mod disk;
@@ -33,6 +35,7 @@ mod key;
 mod lease;
 mod listing;
 mod manifests;
+mod objects;
 mod open_bucket;
 mod protect;
 mod reads;
@@ -42,7 +45,6 @@ mod share;
 mod snapshots;
 #[cfg(test)]
 mod testing;
-mod tier;
 mod tiers;
 #[cfg(test)]
 mod wrapped;
@@ -55,15 +57,16 @@ pub use collect::{
 };
 pub use config::StoreConfig;
 pub use content::read_file;
+pub use copies::{Copies, CopyLimits};
 pub use disk::DiskTier;
 pub use error::{BucketError, StoreError, TierError};
-pub use key::{Key, Object, Shelf, ShelfPart};
+pub use key::{Key, Object, Shelf, ShelfKind, ShelfPart};
 pub use lease::{Claim, Holder, Lease, LeaseEvent, LeaseMetrics, Leases};
-pub use open_bucket::{BucketOptions, BucketProblem, OpenBucket};
+pub use objects::{DirectUrl, Extent, Listed, NewSegment, Objects, Stat, Version, Whole, Written};
+pub use open_bucket::{BucketOptions, BucketProblem, BucketTier, OpenBucket, SignUrl};
 pub use protect::Protection;
 pub use reads::{Reads, TierReads};
 pub use revisions::RevisionIndex;
 pub use s3_config::S3Config;
 pub use snapshots::Store;
-pub use tier::{DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
-pub use tiers::{TierLimits, Tiers};
+pub use tiers::Tiers;

@@ -36,7 +36,7 @@ impl DiskTier {
 mod tests {
     use super::*;
     use crate::key::{Key, Shelf};
-    use crate::tier::Tier as _;
+    use crate::objects::Objects as _;
 
     #[test]
     fn finds_repositories_with_a_pointer_also_below_another() {

@@ -6,8 +6,8 @@ use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
 
 use super::json::{encode, parse};
 use super::key::Key;
+use super::objects::{Objects, Written};
 use super::protect::Protection;
-use super::tier::{Tier, Written};
 use super::{Store, StoreError, TierError};
 
 impl Store {
@@ -22,7 +22,7 @@ impl Store {
         let bytes = encode(&key, manifest.to_json())?;
         // Checked as late as possible: everything before the request counts towards the limit.
         self.check_time(protection, self.notice.manifest_limit())?;
-        let written = self.tier().create(&key, &bytes)?;
+        let written = self.nearest().create(&key, &bytes)?;
         Ok((written, Digest::of(&bytes)))
     }
 
@@ -43,7 +43,7 @@ impl Store {
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
-        self.manifest_in(self.authoritative_tier(), repo, snapshot)
+        self.manifest_in(self.authoritative(), repo, snapshot)
     }
 
     /// Returns a manifest whose digest should satisfy `fits`. If the local copy is damaged or
@@ -54,7 +54,7 @@ impl Store {
         snapshot: SnapshotId,
         fits: impl Fn(&Digest) -> bool,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
-        let read = self.manifest_in(self.tier(), repo, snapshot);
+        let read = self.manifest_in(self.nearest(), repo, snapshot);
         let is_good = match &read {
             Ok(Some((_, digest))) => fits(digest),
             Err(StoreError::Unreadable { .. } | StoreError::Misplaced { .. }) => false,
@@ -63,20 +63,20 @@ impl Store {
             Ok(None) | Err(_) => true,
         };
         let key = Key::manifest(&self.shelf(repo), snapshot);
-        if is_good || !self.tier().drop_copies(&key) {
+        if is_good || !self.tiers.drop_copies(&key) {
             return read;
         }
-        self.manifest_in(self.tier(), repo, snapshot)
+        self.manifest_in(self.nearest(), repo, snapshot)
     }
 
     fn manifest_in(
         &self,
-        tier: &dyn Tier,
+        objects: &dyn Objects,
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
         let key = Key::manifest(&self.shelf(repo), snapshot);
-        let Some(found) = tier.read_whole(&key)? else {
+        let Some(found) = objects.read_whole(&key)? else {
             return Ok(None);
         };
         let manifest = parse(&key, &found.bytes, Manifest::parse)?;
@@ -93,7 +93,7 @@ impl Store {
         snapshot: SnapshotId,
     ) -> Result<Option<SystemTime>, StoreError> {
         let key = Key::manifest(&self.shelf(repo), snapshot);
-        let stat = self.tier().stat(&key)?;
+        let stat = self.nearest().stat(&key)?;
         Ok(stat.map(|stat| stat.stored_at))
     }
 

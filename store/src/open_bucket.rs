@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{NoticePeriod, S3Config, Tier};
+use super::{BucketMetrics, DirectUrl, Extent, NoticePeriod, Objects, S3Config};
 
 /// The reason why a bucket can't be used.
 pub type BucketProblem = Box<dyn Error + Send + Sync>;
@@ -27,7 +27,34 @@ pub trait OpenBucket: Debug + Send + Sync {
         &'a self,
         config: &'a S3Config,
         options: BucketOptions,
-    ) -> BoxFuture<'a, Result<Arc<dyn Tier>, BucketProblem>>;
+    ) -> BoxFuture<'a, Result<BucketTier, BucketProblem>>;
+}
+
+/// A bucket that is open.
+#[derive(Clone, Debug)]
+pub struct BucketTier {
+    pub objects: Arc<dyn Objects>,
+    pub metrics: Arc<BucketMetrics>,
+    /// Signs URLs for direct reads, if they are configured.
+    pub signer: Option<Arc<dyn SignUrl>>,
+}
+
+impl BucketTier {
+    /// Returns a bucket that counts no requests and signs no URLs.
+    pub fn new(objects: Arc<dyn Objects>) -> Self {
+        Self {
+            objects,
+            metrics: Arc::default(),
+            signer: None,
+        }
+    }
+}
+
+/// Signs URLs with which clients read the bucket directly.
+pub trait SignUrl: Debug + Send + Sync {
+    /// Returns a URL from which a client may read the extent, unless its segment is damaged or
+    /// signing takes too long.
+    fn sign<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>>;
 }
 
 /// How a bucket is opened.

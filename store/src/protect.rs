@@ -10,7 +10,7 @@ use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
 use super::json::parse;
 use super::key::Key;
-use super::tier::Version;
+use super::objects::Version;
 use super::{Store, StoreError};
 
 /// How often the publisher reads a deletion notice that has an object it needs.
@@ -55,7 +55,7 @@ impl Store {
         let shelf = self.shelf(repo);
         if let Some(id) = snapshot {
             let key = Key::manifest(&shelf, id);
-            if self.authoritative_tier().stat(&key)?.is_none() {
+            if self.authoritative().stat(&key)?.is_none() {
                 return gone(key);
             }
         }
@@ -106,7 +106,7 @@ impl Store {
         repo: &RepoName,
     ) -> Result<(Deletions, Option<Version>), StoreError> {
         let key = Key::deletions(&self.shelf(repo));
-        match self.authoritative_tier().read_whole(&key)? {
+        match self.authoritative().read_whole(&key)? {
             Some(found) => {
                 let deletions = parse(&key, &found.bytes, Deletions::parse)?;
                 Ok((deletions, Some(found.version)))

@@ -25,9 +25,15 @@ impl DiskTier {
         self.lock_segments(shelf, File::lock_shared)
     }
 
+    /// Locks a shelf while its objects are looked at and deleted. Meanwhile no daemon stores a
+    /// segment, or counts on one that exists already.
+    pub(super) fn lock_for_deleting(&self, shelf: &Shelf) -> Result<File, TierError> {
+        self.lock_segments(shelf, File::lock)
+    }
+
     /// Locks the segments of a shelf with `lock`. The kernel releases the lock when the file is
     /// closed or the daemon dies.
-    pub(super) fn lock_segments(
+    fn lock_segments(
         &self,
         shelf: &Shelf,
         lock: fn(&File) -> io::Result<()>,

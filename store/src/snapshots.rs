@@ -14,22 +14,22 @@ use cachewfs_format::{Pointer, RepoName, SegmentId, SnapshotId};
 use parking_lot::Mutex;
 
 use super::clock::{Clock, MachineClock, NoticePeriod};
-use super::collect::newest_first;
+use super::collect::{Deleting, newest_first};
 use super::json::{encode, parse};
-use super::key::{Key, Shelf, ShelfPart};
+use super::key::{Key, Shelf, ShelfKind, ShelfPart};
+use super::objects::{NewSegment, Objects, Whole, Written};
 use super::protect::Protection;
 use super::reads::Reads;
-use super::tier::{NewSegment, Tier, Whole, Written};
-use super::{StoreError, TierError};
+use super::{StoreError, TierError, Tiers};
 use crate::BucketMetrics;
 
 /// The store: segments, manifests and pointers of all repositories.
 #[derive(Clone, Debug)]
 pub struct Store {
-    tier: Arc<dyn Tier>,
-    /// Whether this value works on the LFS shelf of each repository instead of the one of
-    /// snapshots.
-    is_lfs: bool,
+    pub(super) tiers: Tiers,
+    pub(super) deleting: Deleting,
+    /// The shelf of each repository that this value works on.
+    kind: ShelfKind,
     /// Counts the changes that this daemon has made.
     changes: Arc<AtomicU64>,
     /// Shelves of which a damaged segment was set aside, until they are published again.
@@ -39,15 +39,12 @@ pub struct Store {
 }
 
 impl Store {
-    pub fn new(tier: impl Tier + 'static) -> Self {
-        Self::over(Arc::new(tier))
-    }
-
-    /// Returns the store over a tier that has other users.
-    pub fn over(tier: Arc<dyn Tier>) -> Self {
+    pub fn new(tiers: impl Into<Tiers>) -> Self {
+        let tiers = tiers.into();
         Self {
-            tier,
-            is_lfs: false,
+            deleting: Deleting::of(&tiers),
+            tiers,
+            kind: ShelfKind::Snapshots,
             changes: Arc::default(),
             damaged: Arc::default(),
             clock: Arc::new(MachineClock::default()),
@@ -63,14 +60,19 @@ impl Store {
     /// Returns the store of the LFS archives.
     pub fn lfs(&self) -> Self {
         Self {
-            is_lfs: true,
+            kind: ShelfKind::Lfs,
             ..self.clone()
         }
     }
 
-    /// Returns whether this is the store of the LFS archives.
-    pub fn is_lfs(&self) -> bool {
-        self.is_lfs
+    /// Returns the kind of the shelves that this value works on.
+    pub fn kind(&self) -> ShelfKind {
+        self.kind
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_deleting(self, deleting: Deleting) -> Self {
+        Self { deleting, ..self }
     }
 
     #[cfg(test)]
@@ -80,20 +82,18 @@ impl Store {
     }
 
     pub fn shelf(&self, repo: &RepoName) -> Shelf {
-        if self.is_lfs {
-            Shelf::of_lfs(repo)
-        } else {
-            Shelf::of_snapshots(repo)
-        }
+        Shelf::new(repo, self.kind)
     }
 
-    pub(super) fn tier(&self) -> &dyn Tier {
-        &*self.tier
+    /// Returns the objects as they are read first: local copies, if there are any. A pointer may
+    /// then be a second old, or older in an outage; a swap with its version fails.
+    pub(super) fn nearest(&self) -> &dyn Objects {
+        self.tiers.nearest()
     }
 
-    /// Returns the authoritative tier: the bucket, or the directory if there is no bucket.
-    pub(super) fn authoritative_tier(&self) -> &dyn Tier {
-        self.tier.authoritative_tier()
+    /// Returns the objects that are not copies: the bucket, or the directory if there is no bucket.
+    pub(super) fn authoritative(&self) -> &dyn Objects {
+        self.tiers.authoritative()
     }
 
     /// Returns a number that changes whenever this daemon may have changed which snapshots exist.
@@ -109,18 +109,18 @@ impl Store {
 
     /// Returns the counters of reads by tier.
     pub fn reads(&self) -> Arc<Reads> {
-        self.tier.reads()
+        self.tiers.reads()
     }
 
     /// Returns the metrics of requests to the bucket, if there is one.
     pub fn bucket_metrics(&self) -> Option<Arc<BucketMetrics>> {
-        self.tier.bucket_metrics()
+        self.tiers.bucket_metrics()
     }
 
     /// Evicts half of the disk copies, or all, if they are on the filesystem of `path`. Returns
     /// whether there were any. Blocks.
     pub fn make_room(&self, path: &Path, all: bool) -> bool {
-        self.tier.make_room(path, all)
+        self.tiers.make_room(path, all)
     }
 
     /// Stores finished segments, and drops the ones that exist already. Returns the number of bytes
@@ -130,7 +130,9 @@ impl Store {
         repo: &RepoName,
         segments: Vec<NewSegment>,
     ) -> Result<u64, StoreError> {
-        Ok(self.tier.create_segments(&self.shelf(repo), segments)?)
+        Ok(self
+            .nearest()
+            .create_segments(&self.shelf(repo), segments)?)
     }
 
     /// Returns the pointer, or `None` if nothing is published. It may be a second old, or older in
@@ -141,7 +143,7 @@ impl Store {
 
     /// Returns the pointer as [`Store::pointer`] does, and when the tier that has it was asked.
     pub fn dated_pointer(&self, repo: &RepoName) -> Result<Option<(Pointer, Instant)>, StoreError> {
-        self.pointer_in(self.tier(), repo)
+        self.pointer_in(self.nearest(), repo)
     }
 
     /// Returns the pointer from the authoritative tier. [`Store::pointer`] may return a cached one.
@@ -149,17 +151,17 @@ impl Store {
         &self,
         repo: &RepoName,
     ) -> Result<Option<Pointer>, StoreError> {
-        let found = self.pointer_in(self.authoritative_tier(), repo)?;
+        let found = self.pointer_in(self.authoritative(), repo)?;
         Ok(found.map(|(pointer, _)| pointer))
     }
 
     fn pointer_in(
         &self,
-        tier: &dyn Tier,
+        objects: &dyn Objects,
         repo: &RepoName,
     ) -> Result<Option<(Pointer, Instant)>, StoreError> {
         let key = Key::pointer(&self.shelf(repo));
-        let Some(found) = tier.read_whole(&key)? else {
+        let Some(found) = objects.read_whole(&key)? else {
             return Ok(None);
         };
         let pointer = parse(&key, &found.bytes, Pointer::parse)?;
@@ -170,7 +172,7 @@ impl Store {
     pub fn recent_pointers(&self, repos: &[RepoName]) -> Vec<Result<Option<Pointer>, StoreError>> {
         let key = |repo| Key::pointer(&self.shelf(repo));
         let keys: Vec<Key> = repos.iter().map(key).collect();
-        let read = self.tier.read_recent(&keys);
+        let read = self.tiers.read_recent(&keys);
         let pointer = |(key, found): (&Key, Result<Option<Whole>, TierError>)| {
             let pointer = found?.map(|found| parse(key, &found.bytes, Pointer::parse));
             pointer.transpose()
@@ -189,7 +191,7 @@ impl Store {
         let key = Key::pointer(&self.shelf(repo));
         // This may be a cached pointer. If the bucket has another one by now, its version differs,
         // and the swap below is refused.
-        let present = self.tier.read_whole(&key)?;
+        let present = self.nearest().read_whole(&key)?;
         let pointer = match &present {
             Some(present) => Some(parse(&key, &present.bytes, Pointer::parse)?),
             None => None,
@@ -201,7 +203,7 @@ impl Store {
         let bytes = encode(&key, new.to_json())?;
         // Checked as late as possible: everything before the request counts towards the limit.
         self.check_time(protection, self.notice.pointer_limit())?;
-        let written = self.tier.swap(&key, version.as_ref(), &bytes);
+        let written = self.nearest().swap(&key, version.as_ref(), &bytes);
         // Also after an error: the request may have been carried out although its answer was lost.
         self.has_changed();
         if matches!(written, Ok(Written::New)) {
@@ -216,7 +218,9 @@ impl Store {
         let Some(current) = self.pointer(repo)? else {
             return Ok(Vec::new());
         };
-        let listed = self.tier().list(&self.shelf(repo), ShelfPart::Manifests)?;
+        let listed = self
+            .nearest()
+            .list(&self.shelf(repo), ShelfPart::Manifests)?;
         let snapshots = newest_first(&current, &listed).into_iter();
         Ok(snapshots.map(|(id, _)| id).collect())
     }
@@ -224,19 +228,19 @@ impl Store {
     /// Returns whether an object of the current snapshot may be missing. Looks at nothing but this
     /// daemon's memory: for a directory the answer is always `true`.
     pub fn may_be_damaged(&self, repo: &RepoName) -> bool {
-        self.tier.is_directory() || self.damaged.lock().contains(&self.shelf(repo))
+        matches!(self.tiers, Tiers::Directory(_)) || self.damaged.lock().contains(&self.shelf(repo))
     }
 
     /// Returns all repositories that have a published snapshot, in no order, and perhaps some that
     /// have none yet.
     pub fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
-        Ok(self.tier.repositories()?)
+        Ok(self.nearest().repositories()?)
     }
 
     /// Returns the ids of all segments in the authoritative tier.
     pub fn segments(&self, repo: &RepoName) -> Result<HashSet<SegmentId>, StoreError> {
         let listed = self
-            .authoritative_tier()
+            .authoritative()
             .list(&self.shelf(repo), ShelfPart::Segments)?;
         let ids = listed
             .into_iter()
@@ -247,7 +251,7 @@ impl Store {
     /// Returns all snapshots that exist, in no order.
     pub(super) fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
         let listed = self
-            .tier
+            .nearest()
             .list(&self.shelf(repo), ShelfPart::Manifests)?
             .into_iter();
         Ok(listed

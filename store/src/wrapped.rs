@@ -1,8 +1,7 @@
-//! A tier for tests that calls a hook before and after each call: to fail, to wait, to count, or to
-//! cut an answer.
+//! [`Wrapped`]: objects for tests, with a hook before and after each call: to fail, to wait, to
+//! count, or to cut an answer.
 
 use std::fmt;
-use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use cachewfs_format::{RepoName, SegmentId};
 use cachewfs_tests::Dice;
 
 use crate::{
-    BucketError, Key, Listed, NewSegment, Reads, Shelf, ShelfPart, Stat, Tier, TierError, Version,
+    BucketError, Key, Listed, NewSegment, Objects, Shelf, ShelfPart, Stat, TierError, Version,
     Whole, Written,
 };
 
@@ -32,9 +31,9 @@ pub(crate) enum Call {
 
 type Hook = dyn Fn(Call) -> Result<(), BucketError> + Send + Sync;
 
-/// A tier with hooks before and after each call.
+/// Objects with hooks before and after each call.
 pub(crate) struct Wrapped {
-    inner: Arc<dyn Tier>,
+    inner: Arc<dyn Objects>,
     before: Box<Hook>,
     after: Box<Hook>,
 }
@@ -47,11 +46,11 @@ impl fmt::Debug for Wrapped {
 
 impl Wrapped {
     pub(crate) fn new(
-        inner: impl Tier + 'static,
+        inner: Arc<dyn Objects>,
         before: impl Fn(Call) -> Result<(), BucketError> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            inner: Arc::new(inner),
+            inner,
             before: Box::new(before),
             after: Box::new(|_| Ok(())),
         }
@@ -69,7 +68,7 @@ impl Wrapped {
     }
 
     /// Delays and counts each call.
-    pub(crate) fn delaying(inner: impl Tier + 'static, count: Count) -> Self {
+    pub(crate) fn delaying(inner: Arc<dyn Objects>, count: Count) -> Self {
         Self::new(inner, move |_| {
             count.note();
             // Nothing wakes it: only the delay matters.
@@ -79,7 +78,7 @@ impl Wrapped {
     }
 
     /// Fails an eighth of the calls before, and an eighth after they are carried out.
-    pub(crate) fn failing(inner: impl Tier + 'static) -> Self {
+    pub(crate) fn failing(inner: Arc<dyn Objects>) -> Self {
         let dice = Arc::new(Mutex::new(Dice::new(1)));
         let fail = move |_| match dice.lock().unwrap().below(8) {
             0 => Err(refusal()),
@@ -89,7 +88,7 @@ impl Wrapped {
     }
 
     /// Cuts a third of the answers.
-    pub(crate) fn cutting(inner: impl Tier + 'static) -> Self {
+    pub(crate) fn cutting(inner: Arc<dyn Objects>) -> Self {
         let dice = Mutex::new(Dice::new(2));
         let is_cut = move || dice.lock().unwrap().below(3) == 0;
         Self::new(inner, |_| Ok(())).and_after(move |call| match call {
@@ -128,11 +127,7 @@ pub(crate) fn refusal() -> BucketError {
     BucketError::Refusal("the bucket refuses the request".into())
 }
 
-impl Tier for Wrapped {
-    fn reads(&self) -> Arc<Reads> {
-        self.inner.reads()
-    }
-
+impl Objects for Wrapped {
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
         let outcome = self.ask((Call::Read, key), || self.inner.read_at(key, offset, into));
         if outcome.is_err() {
@@ -140,10 +135,6 @@ impl Tier for Wrapped {
             into[half..].fill(0xee);
         }
         outcome
-    }
-
-    fn read_now(&self, _: &Key, _: u64, _: &mut [u8]) -> bool {
-        false
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
@@ -196,23 +187,10 @@ impl Tier for Wrapped {
         self.ask((Call::List, &at), || self.inner.repositories())
     }
 
-    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
-        self.inner.lock_for_deleting(shelf)
-    }
-
-    fn authoritative_tier(&self) -> &dyn Tier {
-        self
-    }
-
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         let any = Key::pointer(&anywhere());
         let at = keys.first().unwrap_or(&any);
         self.ask((Call::Delete, at), || self.inner.delete(keys))
-    }
-
-    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        let at = Key::pointer(shelf);
-        self.ask((Call::Delete, &at), || self.inner.delete_shelf(shelf))
     }
 
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {

@@ -30,7 +30,7 @@ use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 use super::plan::old_segments;
 use super::{Collected, Collection, Segments};
 use crate::key::Object;
-use crate::tier::{Listed, Version};
+use crate::objects::{Listed, Version};
 use crate::{Store, StoreError};
 
 /// How often a collector looks whether another collection has ended, or whether it should stop.

@@ -30,8 +30,8 @@ pub(super) use plan::newest_first;
 
 use super::json::encode;
 use super::key::{Key, Object, ShelfPart};
-use super::tier::{Listed, Version, Written};
-use super::{Store, StoreError};
+use super::objects::{Listed, Version, Written};
+use super::{DiskTier, Store, StoreError, Tiers};
 use announced::AnnouncedCollection;
 
 /// At most this many repositories are collected at the same time. A collection mostly waits.
@@ -77,6 +77,24 @@ impl Debug for Collection<'_> {
     }
 }
 
+/// How a collection keeps publishers from naming an object that it is about to delete.
+#[derive(Clone, Debug)]
+pub(super) enum Deleting {
+    /// Under the lock on the shelf in this directory.
+    Locked(DiskTier),
+    /// A notice comes first, and then the notice period.
+    Announced,
+}
+
+impl Deleting {
+    pub(super) fn of(tiers: &Tiers) -> Self {
+        match tiers {
+            Tiers::Directory(disk) => Self::Locked(disk.clone()),
+            Tiers::Bucket(_) | Tiers::Copies(_) => Self::Announced,
+        }
+    }
+}
+
 /// The segments in the store, and the manifests that name them.
 struct Segments {
     manifests: HashSet<SnapshotId>,
@@ -98,9 +116,12 @@ impl Store {
         if collection.is_dry_run {
             return self.plan_collection(repo, collection.keep);
         }
-        let collected = match self.tier().lock_for_deleting(&shelf)? {
-            Some(_lock) => self.collect_locked(repo, collection),
-            None => AnnouncedCollection::new(self, repo, collection).collect(),
+        let collected = match &self.deleting {
+            Deleting::Locked(directory) => {
+                let _lock = directory.lock_for_deleting(&shelf)?;
+                self.collect_locked(repo, collection)
+            }
+            Deleting::Announced => AnnouncedCollection::new(self, repo, collection).collect(),
         };
         self.has_changed();
         collected
@@ -109,14 +130,14 @@ impl Store {
     /// Returns whether [`Store::collect`] never waits for a notice period, so that each publish may
     /// end with it.
     pub fn collects_without_waiting(&self) -> bool {
-        self.tier().is_directory()
+        matches!(self.deleting, Deleting::Locked(_))
     }
 
     /// Returns when `repo` was last collected, by the clock of the store, or `None` if it never
     /// was. Every collection writes the deletion notice.
     pub fn collected_at(&self, repo: &RepoName) -> Result<Option<SystemTime>, StoreError> {
         let key = Key::deletions(&self.shelf(repo));
-        let stat = self.authoritative_tier().stat(&key)?;
+        let stat = self.authoritative().stat(&key)?;
         Ok(stat.map(|stat| stat.stored_at))
     }
 
@@ -190,7 +211,7 @@ impl Store {
             if !may_go_on() {
                 break;
             }
-            self.tier().delete(keys)?;
+            self.nearest().delete(keys)?;
             deleted += keys.len();
         }
         Ok(deleted)
@@ -206,7 +227,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let key = Key::deletions(&self.shelf(repo));
         let bytes = encode(&key, new.to_json())?;
-        match self.authoritative_tier().swap(&key, expected, &bytes)? {
+        match self.authoritative().swap(&key, expected, &bytes)? {
             Written::New => Ok(()),
             Written::TooLate => Err(StoreError::Collecting),
         }
@@ -223,7 +244,7 @@ impl Store {
 
     /// Lists the authoritative tier, and not the local copies.
     fn list(&self, repo: &RepoName, part: ShelfPart) -> Result<Vec<Listed>, StoreError> {
-        Ok(self.authoritative_tier().list(&self.shelf(repo), part)?)
+        Ok(self.authoritative().list(&self.shelf(repo), part)?)
     }
 
     /// Returns the segments in the store, and the ones named by any manifest but `without`.

@@ -9,7 +9,7 @@ use cachewfs_format::limits::MAX_REPLACED;
 use cachewfs_format::{Pointer, SegmentId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
-use crate::tier::Listed;
+use crate::objects::Listed;
 
 /// The `[keep]` section of the configuration: how much is kept beside the current snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::key::Object;
-    use crate::tier::Stat;
+    use crate::objects::Stat;
 
     fn id(byte: u8) -> SnapshotId {
         SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap())

@@ -1,4 +1,4 @@
-//! The contract of every tier, and of every wrapper of one.
+//! The contract of objects: in every tier, with local copies, and in every wrapper.
 //!
 //! ```text
 //! objects, segments, races    what all tiers must do
@@ -24,18 +24,18 @@ use cachewfs_format::{Digest, ObjectId, RepoName, SegmentId, SnapshotId};
 use cachewfs_tests::wait_until;
 use retrying::Retrying;
 
-use crate::{Key, Shelf, Tier, Version, Whole};
+use crate::{Key, Shelf, Tiers, Version, Whole};
 
 /// Runs all checks and retries failed calls. New segments are first written to `tmp`. Returns how
 /// many calls failed.
 ///
 /// For a thread that may block, inside a runtime.
-fn keeps_the_contract(tier: &dyn Tier, tmp: &Path) -> usize {
-    let retrying = Retrying::new(tier);
+fn keeps_the_contract(tiers: &Tiers, tmp: &Path) -> usize {
+    let retrying = Retrying::new(tiers);
     objects::check(&retrying, tmp);
     segments::check(&retrying, tmp);
     races::check(&retrying);
-    failures::check(tier, tmp);
+    failures::check(tiers, tmp);
     retrying.failures()
 }
 
@@ -53,9 +53,8 @@ pub(crate) fn id(bytes: &[u8]) -> SegmentId {
 
 /// Returns an object that exists. Waits until the tier returns the same bytes as the authoritative
 /// one: a cached pointer may be older for a moment.
-fn whole(tier: &dyn Tier, key: &Key) -> Whole {
-    let authoritative = Retrying::new(tier.authoritative_tier());
-    let whole = authoritative.read_whole(key).unwrap().unwrap();
+fn whole(tier: &Retrying<'_>, key: &Key) -> Whole {
+    let whole = tier.authoritative().read_whole(key).unwrap().unwrap();
     wait_until(
         "the tier returns the object of the authoritative tier",
         || {
@@ -66,10 +65,10 @@ fn whole(tier: &dyn Tier, key: &Key) -> Whole {
     whole
 }
 
-fn version(tier: &dyn Tier, key: &Key) -> Version {
+fn version(tier: &Retrying<'_>, key: &Key) -> Version {
     whole(tier, key).version
 }
 
-fn bytes(tier: &dyn Tier, key: &Key) -> Vec<u8> {
+fn bytes(tier: &Retrying<'_>, key: &Key) -> Vec<u8> {
     whole(tier, key).bytes
 }

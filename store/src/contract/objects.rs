@@ -8,9 +8,9 @@ use cachewfs_format::RepoName;
 use super::retrying::Retrying;
 use super::{bytes, id, repo, snapshot, version};
 use crate::testing::new_segment;
-use crate::{Key, Object, Shelf, ShelfPart, Tier, Version, Written};
+use crate::{Key, Object, Shelf, ShelfPart, Version, Written};
 
-pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
+pub(super) fn check(tier: &Retrying<'_>, tmp: &Path) {
     repositories_are_listed(tier);
     an_object_is_created_once(tier);
     a_swap_checks_the_expected_version(tier);
@@ -22,7 +22,7 @@ pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
     deleted_objects_are_gone(tier, tmp);
 }
 
-fn an_object_is_created_once(tier: &dyn Tier) {
+fn an_object_is_created_once(tier: &Retrying<'_>) {
     let key = Key::manifest(&repo("create"), snapshot(1));
 
     assert_eq!(tier.create(&key, b"first").unwrap(), Written::New);
@@ -31,7 +31,7 @@ fn an_object_is_created_once(tier: &dyn Tier) {
     assert_eq!(bytes(tier, &key), b"first");
 }
 
-fn a_swap_checks_the_expected_version(tier: &dyn Tier) {
+fn a_swap_checks_the_expected_version(tier: &Retrying<'_>) {
     let repo = repo("swap");
     let nothing = Version::new("nothing".to_owned());
     for key in [
@@ -56,16 +56,16 @@ fn a_swap_checks_the_expected_version(tier: &dyn Tier) {
 }
 
 /// Without other writers, the tier and its authoritative tier have the same objects.
-fn the_authoritative_tier_has_the_written_objects(tier: &dyn Tier) {
+fn the_authoritative_tier_has_the_written_objects(tier: &Retrying<'_>) {
     let repo = repo("authority");
     let (pointer, manifest) = (Key::pointer(&repo), Key::manifest(&repo, snapshot(1)));
     tier.swap(&pointer, None, b"pointer").unwrap();
     tier.create(&manifest, b"manifest").unwrap();
 
-    let authoritative = Retrying::new(tier.authoritative_tier());
+    let authoritative = tier.authoritative();
     for (key, content) in [(&pointer, &b"pointer"[..]), (&manifest, b"manifest")] {
         assert_eq!(bytes(tier, key), content);
-        let len = |tier: &dyn Tier| tier.stat(key).unwrap().unwrap().len;
+        let len = |tier: &Retrying<'_>| tier.stat(key).unwrap().unwrap().len;
         assert_eq!(len(&authoritative), len(tier));
     }
     let listed = authoritative.list(&repo, ShelfPart::Manifests).unwrap();
@@ -73,7 +73,7 @@ fn the_authoritative_tier_has_the_written_objects(tier: &dyn Tier) {
     assert_eq!(listed[0].object, Object::Manifest(snapshot(1)));
 }
 
-fn recent_reads_agree_with_single_reads(tier: &dyn Tier) {
+fn recent_reads_agree_with_single_reads(tier: &Retrying<'_>) {
     let keys: Vec<_> = (0..40)
         .map(|n| Key::pointer(&repo(&format!("lately/{n}"))))
         .collect();
@@ -93,7 +93,7 @@ fn recent_reads_agree_with_single_reads(tier: &dyn Tier) {
 }
 
 /// Must be the first check that lists repositories, because a listing may be half a minute old.
-fn repositories_are_listed(tier: &dyn Tier) {
+fn repositories_are_listed(tier: &Retrying<'_>) {
     let names = ["", "/current", "/segments/x", "/deep/er", ".org"];
     let mut repos: Vec<_> = names.map(|name| format!("listed.com/a{name}")).into();
     repos.push("another.com/b".to_owned());
@@ -115,7 +115,7 @@ fn repositories_are_listed(tier: &dyn Tier) {
     assert_eq!(found, repos);
 }
 
-fn a_part_of_one_repository_is_listed(tier: &dyn Tier, tmp: &Path) {
+fn a_part_of_one_repository_is_listed(tier: &Retrying<'_>, tmp: &Path) {
     let (repo, other) = (repo("list"), repo("list/other"));
     let before = SystemTime::now() - Duration::from_mins(1);
     tier.create(&Key::manifest(&repo, snapshot(1)), b"one")
@@ -145,7 +145,7 @@ fn a_part_of_one_repository_is_listed(tier: &dyn Tier, tmp: &Path) {
     assert_eq!(tier.stat(&key).unwrap().unwrap().len, 7);
 }
 
-fn repositories_below_a_repository_do_not_collide_with_it(tier: &dyn Tier, tmp: &Path) {
+fn repositories_below_a_repository_do_not_collide_with_it(tier: &Retrying<'_>, tmp: &Path) {
     let names = ["", "/current", "/snapshots", "/segments/x", "/current.lock"];
     let repos = names.map(|name| repo(&format!("nested{name}")));
 
@@ -162,7 +162,7 @@ fn repositories_below_a_repository_do_not_collide_with_it(tier: &dyn Tier, tmp: 
     }
 }
 
-fn shelves_of_a_repository_are_apart(tier: &dyn Tier, tmp: &Path) {
+fn shelves_of_a_repository_are_apart(tier: &Retrying<'_>, tmp: &Path) {
     let repo = RepoName::parse("example.com/shelves").unwrap();
     let shelves = [Shelf::of_snapshots(&repo), Shelf::of_lfs(&repo)];
     for (shelf, content) in shelves.iter().zip([&b"one"[..], b"two"]) {
@@ -185,7 +185,7 @@ fn shelves_of_a_repository_are_apart(tier: &dyn Tier, tmp: &Path) {
     assert_eq!(bytes(tier, &Key::pointer(snapshots)), b"one");
 }
 
-fn deleted_objects_are_gone(tier: &dyn Tier, tmp: &Path) {
+fn deleted_objects_are_gone(tier: &Retrying<'_>, tmp: &Path) {
     let repo = repo("delete");
     let key = Key::manifest(&repo, snapshot(1));
     tier.create(&key, b"one").unwrap();

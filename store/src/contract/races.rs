@@ -3,15 +3,16 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::retrying::Retrying;
 use super::{bytes, repo, snapshot, version};
-use crate::{Key, Tier, Written};
+use crate::{Key, Written};
 
 /// The number of rounds. A server may take a second to answer all losers.
 const ROUNDS: u8 = 3;
 /// The number of writers in each round.
 const RACERS: usize = 12;
 
-pub(super) fn check(tier: &dyn Tier) {
+pub(super) fn check(tier: &Retrying<'_>) {
     one_concurrent_create_wins(tier);
     one_concurrent_swap_wins(tier);
     a_concurrent_reader_sees_one_whole_write(tier);
@@ -35,7 +36,7 @@ fn race(write: impl Fn(usize) -> Written + Sync) -> Vec<usize> {
     })
 }
 
-fn one_concurrent_create_wins(tier: &dyn Tier) {
+fn one_concurrent_create_wins(tier: &Retrying<'_>) {
     for round in 0..ROUNDS {
         let key = Key::manifest(&repo("create/race"), snapshot(round));
 
@@ -48,7 +49,7 @@ fn one_concurrent_create_wins(tier: &dyn Tier) {
     }
 }
 
-fn one_concurrent_swap_wins(tier: &dyn Tier) {
+fn one_concurrent_swap_wins(tier: &Retrying<'_>) {
     let key = Key::pointer(&repo("swap/race"));
     let mut expected = None;
     for _ in 0..ROUNDS {
@@ -71,7 +72,7 @@ fn one_concurrent_swap_wins(tier: &dyn Tier) {
     }
 }
 
-fn a_concurrent_reader_sees_one_whole_write(tier: &dyn Tier) {
+fn a_concurrent_reader_sees_one_whole_write(tier: &Retrying<'_>) {
     let key = Key::lease(&repo("swap/read"));
     let content = |round: u8| vec![round; 100_000];
     tier.swap(&key, None, &content(0)).unwrap();

@@ -3,31 +3,42 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cachewfs_format::{RepoName, SegmentId};
-use futures_util::future::BoxFuture;
 
 use crate::{
-    Extent, Key, Listed, NewSegment, Reads, Shelf, ShelfPart, Stat, Tier, TierError, Version,
+    Extent, Key, Listed, NewSegment, Objects, Shelf, ShelfPart, Stat, TierError, Tiers, Version,
     Whole, Written,
 };
 
 /// How often a call is tried. More than enough while a fourth of all calls fail.
 const TRIES: usize = 200;
 
-/// A tier whose failed calls are retried.
+/// Tiers whose failed calls are retried.
 #[derive(Debug)]
 pub(super) struct Retrying<'a> {
-    tier: &'a dyn Tier,
+    tiers: &'a Tiers,
+    /// The objects that are asked.
+    objects: &'a dyn Objects,
     failures: AtomicUsize,
 }
 
 impl<'a> Retrying<'a> {
-    pub(super) fn new(tier: &'a dyn Tier) -> Self {
-        let failures = AtomicUsize::new(0);
-        Self { tier, failures }
+    pub(super) fn new(tiers: &'a Tiers) -> Self {
+        Self {
+            tiers,
+            objects: tiers.nearest(),
+            failures: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns the caller that asks the objects which are not copies.
+    pub(super) fn authoritative(&self) -> Self {
+        Self {
+            objects: self.tiers.authoritative(),
+            ..Self::new(self.tiers)
+        }
     }
 
     /// Returns how many calls failed and were retried.
@@ -69,11 +80,11 @@ impl<'a> Retrying<'a> {
     /// with the authoritative tier.
     fn try_until_true<T, U: PartialEq>(
         &self,
-        call: impl Fn(&dyn Tier) -> Result<(T, Vec<U>), TierError>,
+        call: impl Fn(&dyn Objects) -> Result<(T, Vec<U>), TierError>,
     ) -> Result<T, TierError> {
         loop {
-            let (told, near) = self.try_until(|| call(self.tier))?;
-            let (_, there) = self.try_until(|| call(self.tier.authoritative_tier()))?;
+            let (told, near) = self.try_until(|| call(self.objects))?;
+            let (_, there) = self.try_until(|| call(self.tiers.authoritative()))?;
             if near == there {
                 return Ok(told);
             }
@@ -100,7 +111,7 @@ impl<'a> Retrying<'a> {
         {
             return written;
         }
-        let authoritative = self.tier.authoritative_tier();
+        let authoritative = self.tiers.authoritative();
         let present = self.try_until(|| authoritative.read_whole(key))?;
         if present.is_some_and(|present| present.bytes == bytes) {
             return Ok(Written::New);
@@ -132,41 +143,36 @@ pub(super) fn copies(segments: &[NewSegment]) -> Vec<NewSegment> {
     segments.iter().map(copy).collect()
 }
 
-impl Tier for Retrying<'_> {
-    fn reads(&self) -> Arc<Reads> {
-        self.tier.reads()
+/// The calls, each with the name of the one that it retries.
+impl Retrying<'_> {
+    pub(super) fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
+        self.try_until(|| self.objects.read_at(key, offset, into))
     }
 
-    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
-        self.try_until(|| self.tier.read_at(key, offset, into))
+    pub(super) fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
+        self.tiers.read_now(key, offset, into)
     }
 
-    fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
-        self.tier.read_now(key, offset, into)
-    }
-
-    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
-        Box::pin(async move {
-            let mut outcome = self.tier.fetch_local(wanted).await;
-            for _ in 1..TRIES {
-                if !self.has_failed(&outcome) {
-                    break;
-                }
-                outcome = self.tier.fetch_local(wanted).await;
+    pub(super) async fn fetch_local(&self, wanted: &[Extent]) -> Result<(), TierError> {
+        let mut outcome = self.tiers.fetch_local(wanted).await;
+        for _ in 1..TRIES {
+            if !self.has_failed(&outcome) {
+                break;
             }
-            outcome
-        })
+            outcome = self.tiers.fetch_local(wanted).await;
+        }
+        outcome
     }
 
-    fn fetch_local_soon(&self, wanted: &[Extent]) {
-        self.tier.fetch_local_soon(wanted);
+    pub(super) fn fetch_local_soon(&self, wanted: &[Extent]) {
+        self.tiers.fetch_local_soon(wanted);
     }
 
-    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        self.try_until(|| self.tier.read_whole(key))
+    pub(super) fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        self.try_until(|| self.objects.read_whole(key))
     }
 
-    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+    pub(super) fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
         let retry = |(key, read)| {
             if self.has_failed(&read) {
                 self.read_whole(key)
@@ -175,45 +181,49 @@ impl Tier for Retrying<'_> {
             }
         };
         keys.iter()
-            .zip(self.tier.read_recent(keys))
+            .zip(self.tiers.read_recent(keys))
             .map(retry)
             .collect()
     }
 
-    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.write((key, bytes), || self.tier.create(key, bytes))
+    pub(super) fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
+        self.write((key, bytes), || self.objects.create(key, bytes))
     }
 
-    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
+    pub(super) fn create_segments(
+        &self,
+        shelf: &Shelf,
+        segments: Vec<NewSegment>,
+    ) -> Result<u64, TierError> {
         let mut absent = 0;
         for segment in &segments {
             if self.stat(&Key::segment(shelf, segment.id))?.is_none() {
                 absent += segment.len;
             }
         }
-        let create = || self.tier.create_segments(shelf, copies(&segments));
+        let create = || self.objects.create_segments(shelf, copies(&segments));
         let (stored, has_failed) = self.try_often(create);
-        for segment in &segments {
+        for segment in segments {
             fs::remove_file(&segment.file).unwrap();
         }
         // The last try counts only the segments that earlier tries left.
         stored.map(|stored| if has_failed { absent } else { stored })
     }
 
-    fn swap(
+    pub(super) fn swap(
         &self,
         key: &Key,
         expected: Option<&Version>,
         bytes: &[u8],
     ) -> Result<Written, TierError> {
-        self.write((key, bytes), || self.tier.swap(key, expected, bytes))
+        self.write((key, bytes), || self.objects.swap(key, expected, bytes))
     }
 
-    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        self.try_until(|| self.tier.stat(key))
+    pub(super) fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+        self.try_until(|| self.objects.stat(key))
     }
 
-    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
+    pub(super) fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         self.try_until_true(|tier| {
             let mut listed = tier.list(shelf, part)?;
             listed.sort_by_key(|listed| listed.object);
@@ -222,7 +232,7 @@ impl Tier for Retrying<'_> {
         })
     }
 
-    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+    pub(super) fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
         self.try_until_true(|tier| {
             let mut repos = tier.repositories()?;
             repos.sort();
@@ -230,23 +240,19 @@ impl Tier for Retrying<'_> {
         })
     }
 
-    fn authoritative_tier(&self) -> &dyn Tier {
-        self.tier.authoritative_tier()
+    pub(super) fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+        self.try_until(|| self.objects.delete(keys))
     }
 
-    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
-        self.try_until(|| self.tier.delete(keys))
+    pub(super) fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+        self.try_until(|| self.tiers.delete_shelf(shelf))
     }
 
-    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.try_until(|| self.tier.delete_shelf(shelf))
+    pub(super) fn drop_copies(&self, key: &Key) -> bool {
+        self.tiers.drop_copies(key)
     }
 
-    fn drop_copies(&self, key: &Key) -> bool {
-        self.tier.drop_copies(key)
-    }
-
-    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
-        self.try_until(|| self.tier.set_aside(shelf, id))
+    pub(super) fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
+        self.try_until(|| self.objects.set_aside(shelf, id))
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::keeps_the_contract;
 use crate::wrapped::{Count, Wrapped};
-use crate::{DiskTier, Tier, TierLimits, Tiers};
+use crate::{BucketTier, Copies, CopyLimits, DiskTier, Objects, Tiers};
 
 /// The wrapper of a tier.
 #[derive(Clone, Copy, Debug)]
@@ -28,28 +28,29 @@ pub(crate) const WRAPPERS: [Wrapper; 4] = [
 ];
 
 impl Wrapper {
-    fn wrap(self, tier: impl Tier + 'static, count: &Count) -> Arc<dyn Tier> {
-        match self {
-            Self::Nothing => Arc::new(tier),
-            Self::Delaying => Arc::new(Wrapped::delaying(tier, count.clone())),
-            Self::Failing => Arc::new(Wrapped::failing(tier)),
-            Self::Cutting => Arc::new(Wrapped::cutting(tier)),
-        }
+    fn wrap(self, tiers: Tiers, count: &Count) -> Tiers {
+        let wrapped = match self {
+            Self::Nothing => return tiers,
+            Self::Delaying => Wrapped::delaying(objects(tiers), count.clone()),
+            Self::Failing => Wrapped::failing(objects(tiers)),
+            Self::Cutting => Wrapped::cutting(objects(tiers)),
+        };
+        BucketTier::new(Arc::new(wrapped)).into()
     }
 
-    /// Runs the contract with the tier that `build` makes of `tier` in this wrapper.
+    /// Runs the contract with the tiers that `build` makes of `tier` in this wrapper.
     pub(crate) async fn run(
         self,
-        tier: impl Tier + 'static,
+        tier: impl Into<Tiers>,
         directory: &TempDir,
-        build: impl FnOnce(Arc<dyn Tier>) -> Arc<dyn Tier>,
+        build: impl FnOnce(Tiers) -> Tiers,
     ) {
         let count = Count::default();
-        let tier = build(self.wrap(tier, &count));
+        let tiers = build(self.wrap(tier.into(), &count));
         let tmp = directory.path().join("new");
         std::fs::create_dir(&tmp).unwrap();
 
-        let check = move || keeps_the_contract(&*tier, &tmp);
+        let check = move || keeps_the_contract(&tiers, &tmp);
         let failures = tokio::task::spawn_blocking(check).await.unwrap();
 
         match self {
@@ -65,18 +66,26 @@ pub(crate) fn disk(directory: &TempDir, name: &str) -> DiskTier {
     DiskTier::create(&root, &root.join("tmp")).unwrap()
 }
 
-/// Returns tiers over `remote` that keep at most `limit` bytes on disk, with their background
-/// tasks.
-pub(crate) fn tiers(remote: Arc<dyn Tier>, directory: &TempDir, limit: u64) -> Arc<dyn Tier> {
+/// Returns the objects of a single tier.
+fn objects(tiers: Tiers) -> Arc<dyn Objects> {
+    match tiers {
+        Tiers::Directory(disk) => Arc::new(disk),
+        Tiers::Bucket(bucket) => bucket.objects,
+        Tiers::Copies(copies) => copies,
+    }
+}
+
+/// Returns copies of `remote`, at most `limit` bytes of them on disk, with their background tasks.
+pub(crate) fn copies(remote: Tiers, directory: &TempDir, limit: u64) -> Tiers {
     let local = disk(directory, "near");
-    let limits = TierLimits {
+    let limits = CopyLimits {
         memory: 16 << 20,
         disk: limit,
     };
     let tmp = directory.path().join("near/tmp");
-    let tiers = Tiers::new(remote, (local, tmp), limits);
-    tiers.start(&TaskTracker::new(), &CancellationToken::new());
-    Arc::new(tiers)
+    let copies = Copies::new(BucketTier::new(objects(remote)), (local, tmp), limits);
+    copies.start(&TaskTracker::new(), &CancellationToken::new());
+    copies.into()
 }
 
 /// The limits of the disk: everything fits, or nothing.

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use tokio::runtime::Handle;
 
+use super::retrying::Retrying;
 use super::{id, repo};
 use crate::testing::{new_segment, noise};
-use crate::{Extent, Key, NewSegment, Object, ShelfPart, Tier, TierError};
+use crate::{Extent, Key, NewSegment, Object, ShelfPart, TierError};
 
-pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
+pub(super) fn check(tier: &Retrying<'_>, tmp: &Path) {
     segments_are_stored_once(tier, tmp);
     ranges_are_read_exactly(tier, tmp);
     missing_objects_are_reported_as_missing(tier);
@@ -16,7 +17,7 @@ pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
     a_damaged_segment_can_be_stored_again(tier, tmp);
 }
 
-fn segments_are_stored_once(tier: &dyn Tier, tmp: &Path) {
+fn segments_are_stored_once(tier: &Retrying<'_>, tmp: &Path) {
     let repo = repo("segments");
     // More than are made durable one by one, and more than are sent at the same time.
     let contents: Vec<_> = (0..40).map(|n| format!("segment {n}")).collect();
@@ -43,7 +44,7 @@ fn segments_are_stored_once(tier: &dyn Tier, tmp: &Path) {
     }
 }
 
-fn ranges_are_read_exactly(tier: &dyn Tier, tmp: &Path) {
+fn ranges_are_read_exactly(tier: &Retrying<'_>, tmp: &Path) {
     let repo = repo("ranges");
     // Longer than the parts of reads and of uploads.
     let content = noise(1, (9 << 20) + 5);
@@ -78,7 +79,7 @@ fn ranges_are_read_exactly(tier: &dyn Tier, tmp: &Path) {
     }
 }
 
-fn missing_objects_are_reported_as_missing(tier: &dyn Tier) {
+fn missing_objects_are_reported_as_missing(tier: &Retrying<'_>) {
     let repo = repo("missing");
     let key = Key::segment(&repo, id(b"missing"));
 
@@ -92,19 +93,19 @@ fn missing_objects_are_reported_as_missing(tier: &dyn Tier) {
     assert_eq!(tier.list(&repo, ShelfPart::Segments).unwrap(), []);
 }
 
-fn read(tier: &dyn Tier, key: &Key, len: usize) -> Vec<u8> {
+fn read(tier: &Retrying<'_>, key: &Key, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     tier.read_at(key, 0, &mut bytes).unwrap();
     bytes
 }
 
 /// Returns the bytes that can be read without waiting.
-fn read_now(tier: &dyn Tier, key: &Key, len: usize) -> Option<Vec<u8>> {
+fn read_now(tier: &Retrying<'_>, key: &Key, len: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; len];
     tier.read_now(key, 0, &mut bytes).then_some(bytes)
 }
 
-fn fetch_local(tier: &dyn Tier, key: &Key, len: usize) {
+fn fetch_local(tier: &Retrying<'_>, key: &Key, len: usize) {
     let extent = |range| Extent {
         key: key.clone(),
         len: len as u64,
@@ -118,7 +119,7 @@ fn fetch_local(tier: &dyn Tier, key: &Key, len: usize) {
     tier.fetch_local_soon(&wanted);
 }
 
-fn fetched_segments_can_be_read(tier: &dyn Tier, tmp: &Path) {
+fn fetched_segments_can_be_read(tier: &Retrying<'_>, tmp: &Path) {
     let repo = repo("fetch_local");
     let contents = [noise(7, 3000), noise(8, (4 << 20) + 3000)];
     for content in contents {
@@ -141,7 +142,7 @@ fn fetched_segments_can_be_read(tier: &dyn Tier, tmp: &Path) {
 
 /// The damage may be in a local copy, and a copy may just be in flight. Damage may be found once
 /// more then, but not for ever.
-fn a_damaged_segment_can_be_stored_again(tier: &dyn Tier, tmp: &Path) {
+fn a_damaged_segment_can_be_stored_again(tier: &Retrying<'_>, tmp: &Path) {
     let repo = repo("damaged");
     let content = noise(9, 5000);
     let (id, len) = (id(&content), content.len());

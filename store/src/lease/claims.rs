@@ -17,7 +17,7 @@ use super::{Holder, Lease};
 use crate::Store;
 use crate::key::Key;
 use crate::lease::{LeaseEvent, LeaseMetrics};
-use crate::tier::{Version, Written};
+use crate::objects::{Version, Written};
 
 /// At most this many leases of other daemons are remembered, each with the time since when it
 /// hasn't changed. There are as many as repositories that other daemons publish at the same time. A
@@ -110,7 +110,7 @@ impl Leases {
             // that sees it.
             let began = Instant::now();
             let json = record.to_json()?;
-            if store.tier().swap(key, version.as_ref(), &json)? == Written::TooLate {
+            if store.nearest().swap(key, version.as_ref(), &json)? == Written::TooLate {
                 continue;
             }
             self.seen.lock().pop(key);
@@ -129,7 +129,7 @@ impl Leases {
 
     /// Reads a lease and judges it. Returns its version, or `None` if there is no lease object.
     fn look(&self, store: &Store, key: &Key) -> Result<(Option<Version>, Verdict), LeaseError> {
-        let found = store.tier().read_whole(key)?;
+        let found = store.nearest().read_whole(key)?;
         let record = match &found {
             Some(found) => Some(LeaseRecord::parse(&found.bytes)?),
             None => None,

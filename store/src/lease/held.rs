@@ -16,7 +16,7 @@ use super::record::LeaseRecord;
 use crate::Store;
 use crate::key::Key;
 use crate::lease::{LeaseEvent, LeaseMetrics};
-use crate::tier::Written;
+use crate::objects::Written;
 
 /// How often a lease is renewed within its time to live: one renewal may fail, and another one be
 /// late.
@@ -168,8 +168,8 @@ impl HeldLease {
         // Taken before the read: the new time to live must not begin later for the holder than for
         // others.
         let began = Instant::now();
-        let tier = self.store.tier();
-        let Some(found) = tier.read_whole(&self.key)? else {
+        let objects = self.store.nearest();
+        let Some(found) = objects.read_whole(&self.key)? else {
             return Ok(LeaseState::Lost);
         };
         // A lease that can't be parsed is of a newer daemon, or damaged: not this daemon's.
@@ -178,7 +178,7 @@ impl HeldLease {
             return Ok(LeaseState::Lost);
         };
         let record = next(&present);
-        match tier.swap(&self.key, Some(&found.version), &record.to_json()?)? {
+        match objects.swap(&self.key, Some(&found.version), &record.to_json()?)? {
             Written::New => {
                 *claimed = ClaimedLease::written(record, began);
                 Ok(LeaseState::Held)

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Holder;
 use super::record::LeaseRecord;
-use crate::tier::Version;
+use crate::objects::Version;
 
 /// A version of another daemon's lease, and when this daemon saw it first, by its own clock.
 #[derive(Clone, Debug)]

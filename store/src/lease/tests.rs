@@ -10,11 +10,11 @@ use super::record::LeaseRecord;
 use super::{Claim, Holder, Lease, Leases};
 use crate::key::Key;
 use crate::lease::{LeaseEvent, LeaseMetrics};
+use crate::objects::Written;
 use crate::testing::shelf;
-use crate::tier::Written;
 use crate::wrapped::refusal;
 use crate::wrapped::{Call, Wrapped};
-use crate::{DiskTier, Store};
+use crate::{BucketTier, DiskTier, Store};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);
@@ -69,14 +69,14 @@ impl Daemon {
 }
 
 fn stored(store: &Store) -> LeaseRecord {
-    let found = store.tier().read_whole(&key()).unwrap().unwrap();
+    let found = store.nearest().read_whole(&key()).unwrap().unwrap();
     LeaseRecord::parse(&found.bytes).unwrap()
 }
 
 fn write(store: &Store, bytes: &[u8]) {
-    let present = store.tier().read_whole(&key()).unwrap();
+    let present = store.nearest().read_whole(&key()).unwrap();
     let version = present.map(|present| present.version);
-    let written = store.tier().swap(&key(), version.as_ref(), bytes);
+    let written = store.nearest().swap(&key(), version.as_ref(), bytes);
     assert_eq!(written.unwrap(), Written::New);
 }
 
@@ -220,7 +220,7 @@ fn an_unusable_lease_does_not_stop_a_publish() {
         assert!(matches!(daemon.claim(&store, LONG), Claim::None));
 
         assert_eq!(daemon.holder(&store), None);
-        let left = store.tier().read_whole(&key()).unwrap().unwrap();
+        let left = store.nearest().read_whole(&key()).unwrap().unwrap();
         assert_eq!(left.bytes, strange.as_bytes());
     }
     assert_eq!(daemon.count(LeaseEvent::Failed), 4);
@@ -234,7 +234,10 @@ fn a_store_that_refuses_leases_does_not_stop_a_publish() {
         let directory = tempfile::tempdir().unwrap();
         let disk = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
         let refuse = move |call| (call != refused).then_some(()).ok_or_else(refusal);
-        let store = Store::new(Wrapped::new(disk, refuse));
+        let store = Store::new(BucketTier::new(Arc::new(Wrapped::new(
+            Arc::new(disk),
+            refuse,
+        ))));
         let daemon = Daemon::named("a");
 
         assert!(matches!(daemon.claim(&store, LONG), Claim::None));
@@ -250,7 +253,7 @@ mod interleaved {
 
     use super::*;
     use crate::lease::judge::{ClaimedLease, SeenLease, Verdict, judge};
-    use crate::tier::Version;
+    use crate::objects::Version;
 
     const TTL: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,5 @@
 //! The store of the model. Each call waits for its turn, and its actor may die at it.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use cachewfs_format::{RepoName, SegmentId};
@@ -8,20 +7,11 @@ use cachewfs_format::{RepoName, SegmentId};
 use super::world::{Actor, stat};
 use crate::TierError;
 use crate::key::{Key, Shelf, ShelfPart};
-use crate::reads::Reads;
-use crate::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+use crate::objects::{Listed, NewSegment, Objects, Stat, Version, Whole, Written};
 
-impl Tier for Actor {
-    fn reads(&self) -> Arc<Reads> {
-        Arc::default()
-    }
-
+impl Objects for Actor {
     fn read_at(&self, key: &Key, _: u64, _: &mut [u8]) -> Result<(), TierError> {
         Err(TierError::NotFound { key: key.boxed() })
-    }
-
-    fn read_now(&self, _: &Key, _: u64, _: &mut [u8]) -> bool {
-        false
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
@@ -77,10 +67,6 @@ impl Tier for Actor {
 
     fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
         Ok(Vec::new())
-    }
-
-    fn authoritative_tier(&self) -> &dyn Tier {
-        self
     }
 
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {

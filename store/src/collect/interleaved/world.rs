@@ -8,9 +8,9 @@ use cachewfs_format::{Digest, Manifest, Pointer, SegmentId, SnapshotId};
 
 use crate::clock::{Clock, NoticePeriod};
 use crate::key::{Key, Object, Shelf, ShelfPart};
-use crate::tier::{Listed, Stat, Version};
+use crate::objects::{Listed, Stat, Version};
 use crate::wrapped::outage;
-use crate::{Store, TierError};
+use crate::{BucketTier, Store, TierError};
 
 pub(super) const NOTICE: NoticePeriod = NoticePeriod(Duration::from_mins(1));
 
@@ -219,7 +219,7 @@ impl Actor {
     /// Returns a store for a new life of the actor, after the last life has ended.
     pub(super) fn store(&self) -> Store {
         *self.is_dead.lock().unwrap() = false;
-        let store = Store::new(self.clone()).with_notice(NOTICE);
+        let store = Store::new(BucketTier::new(Arc::new(self.clone()))).with_notice(NOTICE);
         store.with_clock(self.clone())
     }
 

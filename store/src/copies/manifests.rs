@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use cachewfs_base::Recent;
 
-use super::Tiers;
+use super::Copies;
 use crate::TierError;
 use crate::clock::NoticePeriod;
 use crate::key::Key;
-use crate::tier::{Stat, Tier as _};
+use crate::objects::{Objects as _, Stat};
 
 /// At most this many manifests are remembered, at about 200 bytes each.
 const MAX_MANIFESTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
@@ -39,7 +39,7 @@ impl SeenManifests {
     }
 }
 
-impl Tiers {
+impl Copies {
     pub(super) fn stat_manifest(&self, key: &Key) -> Result<Option<Stat>, TierError> {
         let known = self.manifests.known.get(key, self.manifests.max_age);
         if known.is_some() {

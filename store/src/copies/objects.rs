@@ -1,100 +1,17 @@
-//! [`Tiers`] as a [`Tier`]: reads local copies first, and writes to the bucket first.
-
-use std::collections::HashSet;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+//! The objects of [`Copies`]: reads local copies first, and writes to the bucket first.
 
 use cachewfs_format::{RepoName, SegmentId};
-use futures_util::future::{BoxFuture, try_join_all};
-use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use futures_util::future::try_join_all;
 use tracing::warn;
 
-use super::fetch::{COMPLETERS, Fetcher, PartSource, parts};
+use super::Copies;
+use super::fetch::{PartSource, parts};
 use super::fill::PART_LEN;
-use super::manifests::SeenManifests;
-use super::memory::Memory;
-use super::overdue::Overdue;
-use super::pointers::CachedPointers;
-use super::repositories::KnownRepositories;
-use super::space::Space;
-use crate::BucketMetrics;
-use crate::clock::NoticePeriod;
+use crate::TierError;
 use crate::key::{Key, Object, Shelf, ShelfPart};
-use crate::reads::Reads;
-use crate::tier::{DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
-use crate::{DiskTier, TierError};
+use crate::objects::{Listed, NewSegment, Objects, Stat, Version, Whole, Written};
 
-/// Memory, disk and a bucket.
-#[derive(Debug)]
-pub struct Tiers {
-    pub(super) fetcher: Fetcher,
-    pub(super) pointers: CachedPointers,
-    pub(super) manifests: SeenManifests,
-    pub(super) overdue: Overdue,
-    repositories: KnownRepositories,
-    /// Segments that are damaged in the bucket, until they are stored again.
-    pub(super) set_aside: Mutex<HashSet<Key>>,
-}
-
-/// How many bytes the tiers in front of the bucket may take.
-#[derive(Clone, Copy, Debug)]
-pub struct TierLimits {
-    pub memory: u64,
-    pub disk: u64,
-}
-
-impl Tiers {
-    /// Creates the tiers in the runtime of the caller. No other daemon may use `local`.
-    pub fn new(
-        remote: Arc<dyn Tier>,
-        (local, tmp): (DiskTier, PathBuf),
-        limits: TierLimits,
-    ) -> Self {
-        let space = Arc::new(Space::new(local.clone(), limits.disk));
-        let memory = Memory::new(limits.memory);
-        let reads = local.reads();
-        Self {
-            fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
-            pointers: CachedPointers::default(),
-            manifests: SeenManifests::new(NoticePeriod::default()),
-            overdue: Overdue::default(),
-            repositories: KnownRepositories::default(),
-            set_aside: Mutex::default(),
-        }
-    }
-
-    /// Returns the tiers with another notice period.
-    pub fn with_notice(self, notice: NoticePeriod) -> Self {
-        let manifests = SeenManifests::new(notice);
-        Self { manifests, ..self }
-    }
-
-    /// Starts the background tasks, which run until `stop`.
-    pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        let space = Arc::clone(&self.fetcher.space);
-        tasks.spawn(Arc::clone(&space).watch(stop.clone()));
-        tasks.spawn_blocking(move || space.find_copies());
-        for _ in 0..COMPLETERS {
-            tasks.spawn(self.fetcher.clone().complete_fills(stop.clone()));
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn copied_bytes(&self) -> u64 {
-        self.fetcher.space.bytes()
-    }
-
-    pub(super) fn local(&self) -> &DiskTier {
-        &self.fetcher.local
-    }
-
-    pub(super) fn remote(&self) -> &dyn Tier {
-        &*self.fetcher.remote
-    }
-
+impl Copies {
     /// Drops the remembered pointer when its lease is read or written: the lease's holder may have
     /// published since.
     fn forget_pointer_of(&self, lease: &Key) {
@@ -167,15 +84,7 @@ impl Tiers {
     }
 }
 
-impl Tier for Tiers {
-    fn reads(&self) -> Arc<Reads> {
-        Arc::clone(&self.fetcher.reads)
-    }
-
-    fn bucket_metrics(&self) -> Option<Arc<BucketMetrics>> {
-        self.remote().bucket_metrics()
-    }
-
+impl Objects for Copies {
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
         match self.local().read_at(key, offset, into) {
             Ok(()) => {
@@ -199,49 +108,6 @@ impl Tier for Tiers {
         }
         let len = self.len_of(key)?;
         self.read_parts((key, len), offset, into)
-    }
-
-    fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
-        let range = offset..offset + into.len() as u64;
-        let wanted = parts(&range);
-        if wanted.len() == 1
-            && let Some(bytes) = self.fetcher.memory.get(key, wanted.start)
-        {
-            let start = offset - wanted.start as u64 * PART_LEN;
-            let start = usize::try_from(start).unwrap_or(usize::MAX);
-            if let Some(bytes) = bytes.get(start..start.saturating_add(into.len())) {
-                into.copy_from_slice(bytes);
-                self.fetcher.reads.memory.note(into.len());
-                return true;
-            }
-        }
-        let is_read = self.local().read_now(key, offset, into);
-        if is_read {
-            self.fetcher.space.note_use(key);
-        }
-        is_read
-    }
-
-    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
-        let part = |extent: &'a Extent, part| async move {
-            self.fetcher.part(&extent.key, extent.len, part).await
-        };
-        let all = wanted
-            .iter()
-            .flat_map(move |extent| parts(&extent.range).map(move |index| part(extent, index)));
-        let all: Vec<_> = all.collect();
-        Box::pin(async move { try_join_all(all).await.map(drop) })
-    }
-
-    fn fetch_local_soon(&self, wanted: &[Extent]) {
-        self.fetcher.fetch_soon(wanted);
-    }
-
-    fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
-        if self.fetcher.is_local(wanted) {
-            return Box::pin(std::future::ready(None));
-        }
-        self.remote().direct(wanted)
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
@@ -269,10 +135,6 @@ impl Tier for Tiers {
             self.keep(key, &read.bytes);
         }
         Ok(read)
-    }
-
-    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
-        self.read_recent_pointers(keys)
     }
 
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
@@ -340,14 +202,6 @@ impl Tier for Tiers {
         self.repositories.get(list, || self.local().repositories())
     }
 
-    fn authoritative_tier(&self) -> &dyn Tier {
-        self.remote()
-    }
-
-    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
-        self.remote().lock_for_deleting(shelf)
-    }
-
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         // The bucket first. Otherwise a reader could make the copy again before the object is
         // deleted.
@@ -358,28 +212,6 @@ impl Tier for Tiers {
             self.fetcher.space.drop_copy(key);
         }
         Ok(())
-    }
-
-    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.remote().delete_shelf(shelf)?;
-        // One by one, so that the copies are no longer counted.
-        for part in [ShelfPart::Manifests, ShelfPart::Segments] {
-            for listed in self.local().list(shelf, part)? {
-                self.fetcher
-                    .space
-                    .drop_copy(&Key::new(shelf, listed.object));
-            }
-        }
-        self.local().delete_shelf(shelf)
-    }
-
-    fn drop_copies(&self, key: &Key) -> bool {
-        self.drop_damaged(key);
-        true
-    }
-
-    fn make_room(&self, path: &Path, all: bool) -> bool {
-        self.fetcher.space.make_room(path, all)
     }
 
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {

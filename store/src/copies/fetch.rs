@@ -17,8 +17,8 @@ use super::fill::{Fill, PART_LEN, PartState};
 use super::memory::Memory;
 use super::space::Space;
 use crate::key::Key;
+use crate::objects::{Extent, Objects, Stat};
 use crate::reads::Reads;
-use crate::tier::{Extent, Stat, Tier};
 use crate::{DiskTier, TierError};
 
 /// At most this many units of [`UNIT`] bytes are fetched at the same time, and held in memory: 48
@@ -44,7 +44,7 @@ pub(super) struct Fetcher(Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) remote: Arc<dyn Tier>,
+    pub(super) remote: Arc<dyn Objects>,
     pub(super) local: DiskTier,
     pub(super) space: Arc<Space>,
     pub(super) memory: Memory,
@@ -86,7 +86,7 @@ impl std::ops::Deref for Fetcher {
 
 impl Fetcher {
     pub(super) fn new(
-        remote: Arc<dyn Tier>,
+        remote: Arc<dyn Objects>,
         (local, tmp): (DiskTier, PathBuf),
         (space, memory): (Arc<Space>, Memory),
         reads: Arc<Reads>,

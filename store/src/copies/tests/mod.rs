@@ -1,4 +1,4 @@
-//! Tests of the tiers over a bucket that counts, waits and fails.
+//! Tests of the copies of a bucket that counts, waits and fails.
 
 mod small;
 
@@ -13,19 +13,19 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::key::{Key, ShelfPart};
+use crate::objects::{Extent, Objects as _, Written};
 use crate::testing::{new_segment, noise, shelf};
-use crate::tier::{Extent, Tier as _, Written};
 use crate::wrapped::{Call, Count, Gate, Wrapped, outage, refusal};
-use crate::{BucketError, DiskTier, NoticePeriod, TierError};
+use crate::{BucketError, BucketTier, DiskTier, NoticePeriod, TierError};
 
 const MIB: usize = 1 << 20;
 
 type Fault = Arc<Mutex<Option<fn() -> BucketError>>>;
 
-/// Tiers over a "bucket" that is another directory.
+/// Copies of a "bucket" that is another directory.
 struct World {
     directory: TempDir,
-    tiers: Arc<Tiers>,
+    copies: Arc<Copies>,
     /// Counts reads of parts from the bucket, and of whole objects.
     reads: Count,
     whole_reads: Count,
@@ -52,7 +52,7 @@ impl World {
         let fault = Fault::default();
         let (count, count_whole, wait) = (reads.clone(), whole_reads.clone(), gate.clone());
         let (present, wait_small) = (Arc::clone(&fault), small_gate.clone());
-        let remote = Wrapped::new(bucket, move |call| {
+        let remote = Wrapped::new(Arc::new(bucket), move |call| {
             match call {
                 Call::Read => {
                     count.note();
@@ -68,16 +68,20 @@ impl World {
             let fault = *present.lock().unwrap();
             fault.map_or(Ok(()), |fault| Err(fault()))
         });
-        let limits = TierLimits {
+        let limits = CopyLimits {
             memory: 16 * MIB as u64,
             disk,
         };
-        let tiers = Tiers::new(Arc::new(remote), (local, at("tmp")), limits);
+        let copies = Copies::new(
+            BucketTier::new(Arc::new(remote)),
+            (local, at("tmp")),
+            limits,
+        );
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tiers.start(&tasks, &stop);
+        copies.start(&tasks, &stop);
         Self {
             directory,
-            tiers: Arc::new(tiers),
+            copies: Arc::new(copies),
             reads,
             whole_reads,
             gate,
@@ -119,10 +123,10 @@ impl World {
     }
 
     async fn read(&self, key: &Key, offset: usize, len: usize) -> Result<Vec<u8>, TierError> {
-        let (tiers, key) = (Arc::clone(&self.tiers), key.clone());
+        let (copies, key) = (Arc::clone(&self.copies), key.clone());
         let read = move || {
             let mut bytes = vec![0; len];
-            tiers.read_at(&key, offset as u64, &mut bytes)?;
+            copies.read_at(&key, offset as u64, &mut bytes)?;
             Ok(bytes)
         };
         tokio::task::spawn_blocking(read).await.unwrap()
@@ -166,7 +170,7 @@ async fn what_many_want_is_fetched_once_and_the_rest_follows() {
 
     let wanted = extent(&key, content.len(), 5 * MIB..5 * MIB + 9);
     let wanted = [wanted];
-    let all = futures_util::future::join_all((0..20).map(|_| world.tiers.fetch_local(&wanted)));
+    let all = futures_util::future::join_all((0..20).map(|_| world.copies.fetch_local(&wanted)));
     let open = async {
         tokio::task::yield_now().await;
         world.gate.set_shut(false);
@@ -189,7 +193,7 @@ async fn a_part_in_memory_becomes_part_of_the_copy() {
     let key = world.put(&content);
     // As if a fill had been given up in an outage.
     let first = content[..4 * MIB].to_vec();
-    world.tiers.fetcher.memory.put(&key, 0, first.into());
+    world.copies.fetcher.memory.put(&key, 0, first.into());
 
     world.read(&key, 8 * MIB, MIB).await.unwrap();
 
@@ -207,8 +211,8 @@ async fn a_cancelled_reader_does_not_cancel_the_fetch_of_others() {
     let wanted = [extent(&key, content.len(), 0..1)];
 
     let gone =
-        tokio::time::timeout(Duration::from_millis(20), world.tiers.fetch_local(&wanted)).await;
-    let stays = world.tiers.fetch_local(&wanted);
+        tokio::time::timeout(Duration::from_millis(20), world.copies.fetch_local(&wanted)).await;
+    let stays = world.copies.fetch_local(&wanted);
     let open = async { world.gate.set_shut(false) };
     let (stays, ()) = tokio::join!(stays, open);
 
@@ -222,7 +226,7 @@ async fn published_segments_are_cached_and_survive_the_loss_of_the_disk() {
     let content = noise(3, 300_000);
     let new = new_segment(&world.directory.path().join("tmp"), &content);
     let key = Key::segment(&shelf(), new.id);
-    world.tiers.create_segments(&shelf(), vec![new]).unwrap();
+    world.copies.create_segments(&shelf(), vec![new]).unwrap();
 
     assert!(world.read(&key, 0, content.len()).await.unwrap() == content);
     assert_eq!(world.reads.take(), 0);
@@ -243,7 +247,7 @@ async fn as_many_published_segments_are_cached_as_fit() {
         .map(|new| Key::segment(&shelf(), new.id))
         .collect();
 
-    world.tiers.create_segments(&shelf(), new).unwrap();
+    world.copies.create_segments(&shelf(), new).unwrap();
 
     for (key, content) in keys.iter().zip(&contents) {
         assert!(fs::read(world.bucket().path(key)).unwrap() == *content);
@@ -253,7 +257,7 @@ async fn as_many_published_segments_are_cached_as_fit() {
     let near = keys.iter().map(|key| world.copy(key).exists());
     let near: Vec<_> = near.collect();
     assert_eq!(near, [false, false, true, true, true, true]);
-    assert_eq!(world.tiers.copied_bytes(), 5 * MIB as u64);
+    assert_eq!(world.copies.copied_bytes(), 5 * MIB as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,7 +299,7 @@ async fn copies_are_found_again_without_reading_and_the_unused_go_first() {
 
     eventually(|| keys.iter().filter(|key| is_there(key)).count() <= 4).await;
     // A new copy is counted before another one is evicted for it.
-    eventually(|| world.tiers.copied_bytes() <= 4 * MIB as u64).await;
+    eventually(|| world.copies.copied_bytes() <= 4 * MIB as u64).await;
     assert!(is_there(&keys[3]) && is_there(&keys[4]), "they were read");
 }
 
@@ -310,19 +314,19 @@ async fn a_disk_that_takes_nothing_fails_no_read_and_no_publish() {
     let published = noise(5, 1000);
     let new = new_segment(&world.directory.path().join("bucket-tmp"), &published);
     let new_key = Key::segment(&shelf(), new.id);
-    let stored = world.tiers.create_segments(&shelf(), vec![new]);
+    let stored = world.copies.create_segments(&shelf(), vec![new]);
     assert_eq!(stored.unwrap(), 1000);
     let manifest = manifest();
-    world.tiers.create(&manifest, b"manifest").unwrap();
+    world.copies.create(&manifest, b"manifest").unwrap();
     world
-        .tiers
+        .copies
         .swap(&Key::pointer(&shelf()), None, b"pointer")
         .unwrap();
 
     assert!(world.read(&new_key, 0, 1000).await.unwrap() == published);
-    let whole = world.tiers.read_whole(&manifest).unwrap();
+    let whole = world.copies.read_whole(&manifest).unwrap();
     assert_eq!(whole.unwrap().bytes, b"manifest");
-    let whole = world.tiers.read_whole(&Key::pointer(&shelf())).unwrap();
+    let whole = world.copies.read_whole(&Key::pointer(&shelf())).unwrap();
     assert_eq!(whole.unwrap().bytes, b"pointer");
 }
 
@@ -353,12 +357,12 @@ async fn segments_are_fetched_ahead() {
         .map(|key| extent(key, 100_000, 0..100_000))
         .collect();
 
-    world.tiers.fetch_local_soon(&extents);
+    world.copies.fetch_local_soon(&extents);
     eventually(|| keys.iter().all(|key| world.copy(key).exists())).await;
 
     assert_eq!(world.reads.take(), 4);
     let mut bytes = vec![0; 1000];
-    assert!(world.tiers.read_now(&keys[2], 500, &mut bytes));
+    assert!(world.copies.read_now(&keys[2], 500, &mut bytes));
     assert!(bytes == contents[2][500..1500]);
 }
 
@@ -390,7 +394,7 @@ async fn what_is_fetched_at_once_takes_no_more_room_than_there_is_and_leaves_cop
         world.gate.set_shut(false);
         taken
     };
-    let (brought, taken_meanwhile) = tokio::join!(world.tiers.fetch_local(&wanted), look);
+    let (brought, taken_meanwhile) = tokio::join!(world.copies.fetch_local(&wanted), look);
 
     brought.unwrap();
     assert!(taken_meanwhile <= 10 * MIB as u64, "{taken_meanwhile}");

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use self::found::find_copies;
 use crate::DiskTier;
 use crate::key::Key;
-use crate::tier::Tier as _;
+use crate::objects::Objects as _;
 
 /// One part in this many of the disk is kept free of copies, up to a limit: room for updates and
 /// publishes until the next look.

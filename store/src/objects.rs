@@ -1,72 +1,28 @@
-//! [`Tier`]: storage for objects, in a directory, in a bucket, or combined. The store is built on
-//! nothing else.
+//! [`Objects`]: storage for objects. The store is built on nothing else.
 //!
-//! The tests in `contract` say what a tier must do. They run against every tier and every wrapper.
+//! The tests in `contract` say what it must do. They run against a directory, a bucket, the local
+//! copies of one, and every wrapper.
 
 use std::fmt::{self, Debug, Formatter};
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use cachewfs_format::{RepoName, SegmentId};
-use futures_util::future::BoxFuture;
 
-use super::BucketMetrics;
 use super::TierError;
 use super::key::{Key, Object, Shelf, ShelfPart};
-use super::reads::Reads;
 
 /// Storage for objects. An object appears whole or not at all.
 ///
-/// All synchronous calls may block for as long as the disk or the network takes, so they are for
-/// threads that may block.
-pub trait Tier: Debug + Send + Sync {
-    /// Returns whether the tier is a directory and nothing else.
-    fn is_directory(&self) -> bool {
-        false
-    }
-
-    /// Returns the counters of its reads.
-    fn reads(&self) -> Arc<Reads>;
-
-    /// Returns the metrics of requests to the bucket, if there is one.
-    fn bucket_metrics(&self) -> Option<Arc<BucketMetrics>> {
-        None
-    }
-
+/// All calls may block for as long as the disk or the network takes, so they are for threads that
+/// may block.
+pub trait Objects: Debug + Send + Sync {
     /// Fills `into` with the bytes of an object from `offset` on. Returns [`TierError::Truncated`]
     /// if the object is too short.
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError>;
 
-    /// Fills `into` like [`Tier::read_at`] if no waiting is necessary. Returns whether it did.
-    fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool;
-
-    /// Fetches extents into the local tiers. Waits until all of them can be read without the
-    /// network.
-    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
-        let _ = wanted;
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    /// Starts to fetch extents that will be read soon into the local tiers, as far as nothing else
-    /// is in flight. Looks at the disk.
-    fn fetch_local_soon(&self, wanted: &[Extent]) {
-        let _ = wanted;
-    }
-
-    /// Returns a URL from which a client may read the extent directly, if direct reads are
-    /// configured and the extent has no local copy. Looks at the disk.
-    fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
-        let _ = wanted;
-        Box::pin(std::future::ready(None))
-    }
-
     /// Reads a whole object that is small enough for memory: a manifest or a pointer.
-    ///
-    /// A pointer may be a second older than the one of [`Tier::authoritative_tier`], or older in an
-    /// outage. A swap with its version then fails.
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError>;
 
     /// Stores an object unless it exists. If several callers race, exactly one gets
@@ -93,52 +49,14 @@ pub trait Tier: Debug + Send + Sync {
     /// program doesn't write.
     fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError>;
 
-    /// Reads objects like [`Tier::read_whole`], but each may be half a minute old.
-    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
-        keys.iter().map(|key| self.read_whole(key)).collect()
-    }
-
     /// Returns all repositories that have a pointer, in no order, and perhaps some that have none
-    /// yet. The answer may be half a minute old.
+    /// yet.
     fn repositories(&self) -> Result<Vec<RepoName>, TierError>;
-
-    /// Returns the tier whose objects are not copies.
-    fn authoritative_tier(&self) -> &dyn Tier;
-
-    /// Locks a shelf while its objects are looked at and deleted. Meanwhile no daemon stores a
-    /// segment, or counts on one that exists already.
-    ///
-    /// Returns `None`, the default, if the tier has no locks. A deletion notice must then come
-    /// first.
-    fn lock_for_deleting(&self, _shelf: &Shelf) -> Result<Option<File>, TierError> {
-        Ok(None)
-    }
 
     /// Deletes the objects that exist, concurrently if possible.
     fn delete(&self, keys: &[Key]) -> Result<(), TierError>;
 
-    /// Deletes the rest of a shelf whose pointer and manifests are gone, except for the deletion
-    /// notice and the LFS shelf below the shelf. Does nothing by default, because another daemon
-    /// may be about to name its segments.
-    fn delete_shelf(&self, _shelf: &Shelf) -> Result<(), TierError> {
-        Ok(())
-    }
-
-    /// Drops the local copies of an object, because they are damaged. Returns whether there may
-    /// have been some; `false` by default.
-    fn drop_copies(&self, _key: &Key) -> bool {
-        false
-    }
-
-    /// Evicts half of the disk copies, or all, if they are on the filesystem of `path`. Returns
-    /// whether there were any.
-    fn make_room(&self, path: &Path, all: bool) -> bool {
-        let _ = (path, all);
-        false
-    }
-
-    /// Moves a damaged segment out of the way, if it exists, so that it can be stored again. Drops
-    /// all local copies of it.
+    /// Moves a damaged segment out of the way, if it exists, so that it can be stored again.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
 }
 

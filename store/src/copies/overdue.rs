@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::debug;
 
-use super::Tiers;
+use super::Copies;
 use crate::TierError;
 use crate::key::Key;
 
@@ -80,7 +80,7 @@ impl Overdue {
     }
 }
 
-impl Tiers {
+impl Copies {
     /// Asks the bucket about `key`. If there is a copy, serves it when the bucket takes too long,
     /// is unreachable or refuses the daemon: none of this says anything about the object.
     pub(super) fn ask_or_copy<T: Send + 'static>(

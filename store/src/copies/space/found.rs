@@ -8,7 +8,7 @@ use cachewfs_format::RepoName;
 use tracing::warn;
 
 use crate::key::{Key, Shelf, ShelfPart};
-use crate::tier::Tier as _;
+use crate::objects::Objects as _;
 use crate::{DiskTier, TierError};
 
 /// When a copy was last used, its key and its length.

@@ -2,11 +2,11 @@
 
 use tracing::warn;
 
-use super::Tiers;
+use super::Copies;
 use crate::key::{Key, Object, Shelf};
-use crate::tier::{NewSegment, Tier as _};
+use crate::objects::{NewSegment, Objects as _};
 
-impl Tiers {
+impl Copies {
     /// Makes a local copy of a small object. A failure is logged only.
     pub(super) fn keep(&self, key: &Key, bytes: &[u8]) {
         match self.local().put(key, bytes) {
@@ -56,7 +56,7 @@ impl Tiers {
     }
 
     /// Drops the local copies of a damaged object.
-    pub(super) fn drop_damaged(&self, key: &Key) {
+    pub(crate) fn drop_damaged(&self, key: &Key) {
         if matches!(self.local().stat(key), Ok(Some(_))) {
             warn!(%key, "Dropping a local copy: it is damaged, or its object in the bucket is");
         }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use cachewfs_base::{Recent, map_concurrently};
 use tracing::warn;
 
-use super::Tiers;
+use super::Copies;
 use crate::key::Key;
-use crate::tier::{Tier as _, Whole};
+use crate::objects::{Objects as _, Whole};
 use crate::{DiskTier, TierError};
 
 /// How long a pointer that other daemons may have replaced is served from memory.
@@ -59,7 +59,7 @@ impl CachedPointers {
     }
 }
 
-impl Tiers {
+impl Copies {
     pub(super) fn read_pointer(&self, key: &Key) -> Result<Option<Whole>, TierError> {
         if let Some(known) = self.pointers.known(key, POINTER_MAX_AGE) {
             return Ok(known);
@@ -89,10 +89,7 @@ impl Tiers {
     }
 
     /// Returns pointers that may be as old as [`LISTING_MAX_AGE`]. Reads several at the same time.
-    pub(super) fn read_recent_pointers(
-        &self,
-        keys: &[Key],
-    ) -> Vec<Result<Option<Whole>, TierError>> {
+    pub(crate) fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
         let read = |key: &Key| match self.pointers.known(key, LISTING_MAX_AGE) {
             Some(known) => Ok(known),
             None => self.read_pointer(key),
