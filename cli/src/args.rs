@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    before_sleep, clone, completions, mount, pin, prefetch, refresh, status, umount, unpin,
+    self, before_sleep, clone, completions, mount, pin, prefetch, refresh, status, umount, unpin,
 };
 
 /// Use very large git repositories at once, without waiting for a clone.
@@ -20,7 +20,7 @@ use crate::commands::{
 ///
 /// Exit codes:
 ///   0  success
-///   1  failure
+///   1  failure; for doctor, something is wrong with the machine
 ///   2  the command line is wrong
 ///   3  no mount is running, or it does not answer
 ///   4  the repository does not exist
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Prefetch(prefetch::Args),
     Refresh(refresh::Args),
     Status(status::Args),
+    Doctor(commands::doctor::Args),
+    Report(commands::report::Args),
     Completions(completions::Args),
     BeforeSleep(before_sleep::Args),
 }

@@ -135,7 +135,9 @@ fn a_read_that_fails_first_after_a_freeze_tries_again() {
         frozen.elapsed() > Duration::from_secs(5)
     });
     freezer.thaw();
-    wait_until("an attempt has failed", || mount.traffic("retries") > failed);
+    wait_until("an attempt has failed", || {
+        mount.traffic("retries") > failed
+    });
     proxy.set(Fault::None);
 
     let output = reader.wait_with_output().unwrap();
