@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    before_sleep, clone, completions, man, mount, pin, prefetch, refresh, restore, status, umount,
-    unpin,
+    self, before_sleep, clone, completions, man, mount, pin, prefetch, refresh, restore, status,
+    umount, unpin,
 };
 
 /// Use very large git repositories at once, without waiting for a clone.
@@ -21,7 +21,7 @@ use crate::commands::{
 ///
 /// Exit codes:
 ///   0  success
-///   1  failure
+///   1  failure; for doctor, something is wrong with the machine
 ///   2  the command line is wrong
 ///   3  no mount is running, or it does not answer
 ///   4  the repository does not exist
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Prefetch(prefetch::Args),
     Refresh(refresh::Args),
     Status(status::Args),
+    Doctor(commands::doctor::Args),
+    Report(commands::report::Args),
     Completions(completions::Args),
     Man(man::Args),
     BeforeSleep(before_sleep::Args),

@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use crate::git;
 
 /// The place of objects that a repository borrows.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,20 +19,30 @@ pub(crate) enum BorrowedObjects {
 /// Returns where the objects of the repository around the current directory are, or `None` if there
 /// is no repository, or if it borrows nothing from a mount.
 pub(crate) fn borrowed_here() -> Option<BorrowedObjects> {
+    let (objects, lines) = alternates(None)?;
+    lines.iter().find_map(|line| borrowed(line, &objects))
+}
+
+/// Returns the directory `objects` of the repository around `directory`, and the lines of its
+/// `alternates`, or `None` if git finds no repository.
+pub(crate) fn alternates_of(directory: &Path) -> Option<(PathBuf, Vec<Vec<u8>>)> {
+    alternates(Some(directory))
+}
+
+/// Asks about the repository around `directory` or, without one, around the current directory.
+fn alternates(directory: Option<&Path>) -> Option<(PathBuf, Vec<Vec<u8>>)> {
     // git knows where the file is, also in a work tree of `git worktree`. The command works while
     // all objects are missing.
-    let output = Command::new("git")
-        .args(["rev-parse", "--git-path", "objects/info/alternates"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let file = Path::new(OsStr::from_bytes(output.stdout.strip_suffix(b"\n")?));
-    let alternates = std::fs::read(file).ok()?;
-    let objects = file.parent()?.parent()?;
-    alternates
-        .split(|&byte| byte == b'\n')
-        .find_map(|line| borrowed(line, objects))
+    let arguments = ["rev-parse", "--git-path", "objects/info/alternates"];
+    let said = git::ask(directory, &arguments)?;
+    let file = Path::new(OsStr::from_bytes(said.strip_suffix(b"\n")?));
+    let file = directory.unwrap_or(Path::new("")).join(file);
+    let text = std::fs::read(&file).unwrap_or_default();
+    let lines = text.split(|&byte| byte == b'\n');
+    // git takes lines that begin with `#` for comments.
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    let objects = file.parent()?.parent()?.to_owned();
+    Some((objects, lines.map(<[u8]>::to_vec).collect()))
 }
 
 /// Parses a line of `alternates` in the directory `objects`. A mounted repository has a relative

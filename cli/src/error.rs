@@ -111,6 +111,9 @@ pub(crate) enum CliError {
         /// The error that the background process printed.
         message: String,
     },
+    /// `doctor` found something that doesn't work.
+    #[error("something is wrong with this machine ({count} of the checks)")]
+    Unwell { count: usize },
     /// A signal interrupted the command, such as SIGINT for Ctrl-C.
     #[error("interrupted")]
     Interrupted,

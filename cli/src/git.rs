@@ -1,6 +1,8 @@
-//! Runs git for a clone, and ends it with all of its child processes.
+//! Runs git for a clone, and ends it with all of its child processes. Asks git about repositories.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
@@ -94,4 +96,40 @@ pub(crate) async fn run(
     };
     let program = format!("git {subcommand}");
     Err(CliError::ProgramFailed { program, details }.into())
+}
+
+/// Runs a git command that only asks. Returns what it prints, or `None` if it fails.
+///
+/// It asks about the repository around `directory` or, without one, about the repository that git
+/// finds from here.
+pub(crate) fn ask(directory: Option<&Path>, arguments: &[&str]) -> Option<Vec<u8>> {
+    let mut command = std::process::Command::new("git");
+    if let Some(directory) = directory {
+        for name in FOREIGN_VARIABLES {
+            command.env_remove(name);
+        }
+        command.arg("-C").arg(directory);
+    }
+    let output = command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    output.status.success().then_some(output.stdout)
+}
+
+/// Returns the top of the work tree around `directory`, or `None` if there is none.
+pub(crate) fn top_of_work_tree(directory: &Path) -> Option<PathBuf> {
+    let said = ask(Some(directory), &["rev-parse", "--show-toplevel"])?;
+    let top = said.strip_suffix(b"\n").filter(|top| !top.is_empty())?;
+    Some(OsStr::from_bytes(top).into())
+}
+
+/// Returns the names of the settings in a repository's own configuration that match `pattern`.
+pub(crate) fn settings(directory: &Path, pattern: &str) -> Vec<String> {
+    let arguments = ["config", "--local", "--name-only", "--get-regexp", pattern];
+    let said = ask(Some(directory), &arguments).unwrap_or_default();
+    let names = String::from_utf8_lossy(&said);
+    names.lines().map(str::to_owned).collect()
 }

@@ -8,10 +8,12 @@
 
 mod args;
 mod borrowing;
+mod bundle;
 mod clone_files;
 mod clone_staging;
 mod commands;
 mod daemonise;
+mod doctor;
 mod error;
 mod git;
 mod holder;
@@ -61,6 +63,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Prefetch(args) => prefetch::run(&args),
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::BeforeSleep(args) => before_sleep::run(&args),

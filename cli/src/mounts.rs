@@ -299,6 +299,7 @@ mod tests {
             uid,
             device: DeviceNumber(device.to_owned()),
             is_whole,
+            source: String::new(),
         };
         let table = MountTable(vec![
             entry("/a b", Some(7), "0:40", true),

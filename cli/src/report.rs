@@ -54,6 +54,11 @@ fn print(error: &anyhow::Error) {
     }
 }
 
+/// Returns the next step after an error, if there is one.
+pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    code_and_hint(error).1
+}
+
 fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<CliError>() {
         return (cli_code(error), cli_hint(error));
@@ -96,6 +101,7 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::CheckoutFailed { .. }
         | CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
+        | CliError::Unwell { .. }
         | CliError::Interrupted
         | CliError::Output(_) => FAILED,
     }
@@ -158,6 +164,7 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         }
         CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
+        | CliError::Unwell { .. }
         | CliError::Interrupted
         | CliError::Output(_) => return None,
     })

@@ -51,8 +51,9 @@ mod view;
 mod waiting;
 
 pub use dead_mount::{clear_dead_mount, is_dead};
+pub use fetch::{Step, StepOutcome, probe_daemon};
 pub use mount::{Mount, MountError};
-pub use mount_table::{DeviceNumber, TableEntry, mount_table};
+pub use mount_table::{DeviceNumber, TableEntry, mount_table, mount_table_lines};
 pub use options::{Hydrate, MountOptions, Owner};
 pub use readable_bytes::readable_bytes;
 pub use restore::{Restore, RestoreError, RestoreOptions, RestorePlace};

@@ -21,6 +21,8 @@ pub struct TableEntry {
     pub device: DeviceNumber,
     /// Whether the entry shows the mount from its root on, not only a directory of it.
     pub is_whole: bool,
+    /// The URLs of the daemons, separated by spaces.
+    pub source: String,
 }
 
 /// The device number of a mounted filesystem, such as `0:52`.
@@ -36,6 +38,16 @@ pub struct DeviceNumber(pub String);
 pub fn mount_table() -> io::Result<Vec<TableEntry>> {
     let table = fs::read("/proc/self/mountinfo")?;
     Ok(parse(&table))
+}
+
+/// Returns the lines of the mount table that show cachewfs mounts, as the kernel writes them.
+pub fn mount_table_lines() -> io::Result<Vec<String>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|&byte| byte == b'\n');
+    let shown = lines.filter(|line| entry(line).is_some());
+    Ok(shown
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect())
 }
 
 /// Returns the entry that is visible at `mount_point`, which is an absolute path without symbolic
@@ -68,6 +80,7 @@ fn entry(line: &[u8]) -> Option<TableEntry> {
         uid: uid.and_then(|uid| std::str::from_utf8(uid).ok()?.parse().ok()),
         device: DeviceNumber(String::from_utf8(fields.get(2)?.to_vec()).ok()?),
         is_whole: *fields.get(3)? == b"/",
+        source: unescape(fields.get(dash + 2)?).display().to_string(),
     })
 }
 
@@ -108,6 +121,7 @@ mod tests {
             uid,
             device: DeviceNumber(device.to_owned()),
             is_whole,
+            source: "http://h".to_owned(),
         };
         assert_eq!(
             parse(lines),

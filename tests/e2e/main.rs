@@ -17,6 +17,7 @@ mod control;
 mod crash;
 mod day;
 mod direct;
+mod doctor;
 mod faults;
 mod frozen;
 mod git_versions;

@@ -11,7 +11,7 @@ const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n
 
 /// Starts a daemon that admits only the group `team`. Returns it with the token of a member, which
 /// is also in the file `token`.
-fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
+pub(crate) fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
     let path = |name: &str| site.path().join(name);
     let made = Command::new(binary("cachewfsd"))
         .args(["new-token", "alice", "--group", "team"])

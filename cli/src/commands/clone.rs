@@ -25,12 +25,16 @@ use crate::new_clone::{HeadState, NewClone, append};
 use crate::progress::Bar;
 use crate::{clone_staging, git, output, remote};
 
-/// Make a clone that borrows its objects from the mount.
+/// Make a clone that borrows its objects from the mount
+///
+///   cachewfs clone https://github.com/org/repo
+///   cachewfs clone -b v2 git@github.com:org/repo.git project
 ///
 /// The clone has the whole history and all branches, but only the checked-out files take local disk
 /// space. You commit, fetch and push as in every clone of upstream. The clone works only while the
 /// mount is mounted.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// The repository, as https://github.com/org/repo or github.com/org/repo.
     #[arg(value_name = "URL")]

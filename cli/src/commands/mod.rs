@@ -4,12 +4,14 @@
 pub(crate) mod before_sleep;
 pub(crate) mod clone;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod mount_helper;
 pub(crate) mod pin;
 pub(crate) mod prefetch;
 pub(crate) mod refresh;
+pub(crate) mod report;
 pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod umount;

@@ -6,10 +6,14 @@ use cachewfs_fuse::control::protocol::ControlRequest;
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Fetch a whole repository into the cache, and never evict it.
+/// Fetch a whole repository into the cache, and never evict it
+///
+///   cachewfs pin https://github.com/org/repo       before a flight
+///   cachewfs pin github.com/org/repo --mount /cachewfs
 ///
 /// All of its files then work without the network. Later snapshots of it are fetched too.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     #[command(flatten)]
     repo: RepoChoice,

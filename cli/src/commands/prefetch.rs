@@ -6,8 +6,12 @@ use cachewfs_fuse::control::protocol::{ControlRequest, SnapshotPart};
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Fetch a part of a repository into the cache.
+/// Fetch a part of a repository into the cache
+///
+///   cachewfs prefetch github.com/org/repo               what a checkout needs
+///   cachewfs prefetch github.com/org/repo --commits     what git log needs, too
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     #[command(flatten)]
     part: PartChoice,

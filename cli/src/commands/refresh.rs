@@ -6,10 +6,13 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Make the daemon fetch from upstream now, and switch the mount to the newest snapshot.
+/// Make the daemon fetch from upstream now, and switch the mount to the newest snapshot
+///
+///   cachewfs refresh github.com/org/repo
 ///
 /// A mount follows upstream by itself. Use this command if you can't wait for the next poll.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     #[command(flatten)]
     repo: RepoChoice,

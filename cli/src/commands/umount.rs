@@ -12,11 +12,15 @@ use crate::error::CliError;
 use crate::mounts::{MountChoice, block_on, check_not_bound, mount_points};
 use crate::output;
 
-/// Unmount a mount, and end the process that serves it.
+/// Unmount a mount, and end the process that serves it
+///
+///   cachewfs umount              the mount around the current directory, or the only one
+///   cachewfs umount /cachewfs
 ///
 /// umount(8) works too. Clones that borrow objects from the mount don't work until it is mounted
 /// again. The command lists the clones that the mount knows.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// The mount to unmount. The default is the mount that contains the current directory, or else
     /// the one that the clone there borrows from, or else the only mount.

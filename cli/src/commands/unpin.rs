@@ -6,8 +6,13 @@ use cachewfs_fuse::control::protocol::ControlRequest;
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Let the cache evict a pinned repository again. The command itself evicts nothing.
+/// Let the cache evict a pinned repository again
+///
+///   cachewfs unpin github.com/org/repo
+///
+/// The command itself evicts nothing.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     #[command(flatten)]
     repo: RepoChoice,

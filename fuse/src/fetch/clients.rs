@@ -17,7 +17,7 @@ use super::direct;
 
 /// How long a connection may take to be made. Less than the default `read_timeout`, so that there
 /// is time to ask another daemon.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// At most this many addresses of daemons are watched. A daemon has one or two.
 const MAX_WATCHED: usize = 16;
 /// How far the clock may move against the time that the machine was awake. A suspend of less time
@@ -134,7 +134,7 @@ impl Clock {
     }
 }
 
-fn builder() -> reqwest::ClientBuilder {
+pub(super) fn builder() -> reqwest::ClientBuilder {
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .http1_only()
@@ -144,7 +144,7 @@ fn builder() -> reqwest::ClientBuilder {
 
 /// Returns the address of this machine from which packets to `daemon` would leave now, or `None` if
 /// there is no route. Sends nothing.
-fn local_address(daemon: SocketAddr) -> Option<IpAddr> {
+pub(super) fn local_address(daemon: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = match daemon {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

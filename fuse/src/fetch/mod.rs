@@ -10,7 +10,8 @@
 //! ```
 //!
 //! `race.rs` finds the daemon and the connection that answer, `daemon.rs` and `clients.rs` remember
-//! which of them fell silent, `trust.rs` remembers direct reads that failed.
+//! which of them fell silent, `trust.rs` remembers direct reads that failed. `probe.rs` is for a
+//! person: it finds the step at which a daemon can't be reached.
 
 mod answer;
 mod clients;
@@ -20,10 +21,12 @@ mod direct;
 mod error;
 mod host_list;
 mod http;
+mod probe;
 mod race;
 mod source;
 mod trust;
 
 pub(crate) use error::FetchError;
 pub(crate) use http::HttpSource;
+pub use probe::{Step, StepOutcome, probe_daemon};
 pub(crate) use source::{ArchiveSource, BodyStream, RangeRequest, Tail, TailAnswer, current_tail};
