@@ -71,20 +71,14 @@ pub(crate) fn start_background() -> Result<()> {
 /// Keeps the files that this process inherited, for example from a script, from the processes that
 /// it starts. One of them may be in the mount, which could then never be unmounted.
 fn withhold_inherited_files() {
-    let (first, last) = (3_u32, u32::MAX);
+    let (call, first, last) = (libc::SYS_close_range, 3_u32, u32::MAX);
     #[expect(unsafe_code, reason = "no library has a safe function for this call")]
     // SAFETY: the call only marks files to be closed in the programs that this process starts. The
     // standard library marks all files that it opens in the same way.
-    let outcome = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            last,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    // A kernel before 5.11 can't do it. The mount works all the same.
-    let _is_done = outcome == 0;
+    unsafe {
+        // A kernel before 5.11 can't do it. The mount works all the same.
+        libc::syscall(call, first, last, libc::CLOSE_RANGE_CLOEXEC);
+    }
 }
 
 /// Leaves the session of the terminal, so that closing the terminal doesn't end the mount.
