@@ -3,14 +3,11 @@
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, stream};
 
-use super::plan::{Step, StepWork};
+use super::plan::{REQUESTS, Step, StepWork};
 use crate::fetch::FetchError;
 use crate::segment::{ReadError, fetch_whole};
 use crate::tasks::Tasks;
 use crate::traffic::Purpose;
-
-/// The number of steps under way. With 8 connections, a link with a round trip of 50 ms is full.
-pub(super) const REQUESTS: usize = 8;
 
 impl Step {
     /// Fetches the chunks of the step that the cache lacks. Fails if the cache doesn't keep them.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use cachewfs_format::SegmentId;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::download::REQUESTS;
 use crate::segment::{ReadError, Segment};
 use crate::traffic::Purpose;
 
+/// The number of steps under way. With 8 connections, a link with a round trip of 50 ms is full.
+pub(super) const REQUESTS: usize = 8;
 /// At most this many stored bytes are in one step, unless a single chunk is longer. All steps under
 /// way are in memory in the worst case, so this times [`REQUESTS`] is a part of the memory bound.
 const STEP_LEN: u64 = 2 << 20;
