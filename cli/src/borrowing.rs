@@ -23,14 +23,9 @@ pub(crate) fn borrowed_here() -> Option<BorrowedObjects> {
     lines.iter().find_map(|line| borrowed(line, &objects))
 }
 
-/// Returns the directory `objects` of the repository around `directory`, and the lines of its
-/// `alternates`, or `None` if git finds no repository.
-pub(crate) fn alternates_of(directory: &Path) -> Option<(PathBuf, Vec<Vec<u8>>)> {
-    alternates(Some(directory))
-}
-
-/// Asks about the repository around `directory` or, without one, around the current directory.
-fn alternates(directory: Option<&Path>) -> Option<(PathBuf, Vec<Vec<u8>>)> {
+/// Returns the directory `objects` of the repository around `directory` or, without one, around the
+/// current directory, and the lines of its `alternates`. Returns `None` if git finds no repository.
+pub(crate) fn alternates(directory: Option<&Path>) -> Option<(PathBuf, Vec<Vec<u8>>)> {
     // git knows where the file is, also in a work tree of `git worktree`. The command works while
     // all objects are missing.
     let arguments = ["rev-parse", "--git-path", "objects/info/alternates"];
@@ -48,7 +43,7 @@ fn alternates(directory: Option<&Path>) -> Option<(PathBuf, Vec<Vec<u8>>)> {
 /// Parses a line of `alternates` in the directory `objects`. A mounted repository has a relative
 /// path, a clone has `<mount>/<name>/.git/cachewfs/objects`, and a clone of an earlier version has
 /// `<mount>/.objects/<name>/objects`.
-fn borrowed(line: &[u8], objects: &Path) -> Option<BorrowedObjects> {
+pub(crate) fn borrowed(line: &[u8], objects: &Path) -> Option<BorrowedObjects> {
     let path = |bytes| Path::new(OsStr::from_bytes(bytes));
     if line == b"../cachewfs/objects" {
         return Some(BorrowedObjects::Own(objects.join(path(line))));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::quoted;
 use super::{Check, Subject};
-use crate::borrowing::alternates_of;
+use crate::borrowing::{BorrowedObjects, alternates, borrowed};
 use crate::git;
 use crate::mounts::absolute;
 
@@ -51,7 +51,7 @@ pub(super) fn check(subject: &Subject, named: &[PathBuf]) -> Vec<Check> {
 
 fn check_one(clone: &Path) -> Vec<Check> {
     let shown = quoted(&clone.display().to_string());
-    let Some((objects, lines)) = alternates_of(clone) else {
+    let Some((objects, lines)) = alternates(Some(clone)) else {
         let check = Check::wrong(NAME, "git finds no repository there");
         return vec![check.command(format!("git -C {shown} status"))];
     };
@@ -62,12 +62,12 @@ fn check_one(clone: &Path) -> Vec<Check> {
             "it borrows objects from {}, which is not there",
             path(line).display()
         );
-        let remedy = match mount_point_of(path(line)) {
-            Some(_) => {
+        let remedy = match borrowed(line, &objects) {
+            Some(BorrowedObjects::OfMounted(_)) => {
                 "mount it there again. Until then git reports missing objects, and `git fetch` \
                  fetches the whole history"
             }
-            None => "write the right path into .git/objects/info/alternates, or clone again",
+            _ => "write the right path into .git/objects/info/alternates, or clone again",
         };
         checks.push(Check::wrong(NAME, reason).remedy(remedy));
     }
@@ -93,11 +93,4 @@ fn check_one(clone: &Path) -> Vec<Check> {
 
 fn path(line: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(line))
-}
-
-/// Returns the mounted repository of a clone's alternate, if it looks like one.
-fn mount_point_of(alternate: &Path) -> Option<&Path> {
-    alternate
-        .ancestors()
-        .find(|above| above.ends_with(".git/cachewfs"))
 }

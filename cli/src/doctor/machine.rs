@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::Check;
+use crate::git;
 
 /// The oldest kernel with `statx(2)`, which finds dead mounts.
 const OLDEST_KERNEL: (u32, u32) = (4, 11);
@@ -16,7 +16,13 @@ const PASSTHROUGH_KERNEL: (u32, u32) = (6, 9);
 const OLDEST_GIT: (u32, u32) = (2, 39);
 
 pub(super) fn check() -> Vec<Check> {
-    vec![device(), fusermount(), fuse_conf(), kernel_version(), git()]
+    vec![
+        device(),
+        fusermount(),
+        fuse_conf(),
+        kernel_version(),
+        installed_git(),
+    ]
 }
 
 fn device() -> Check {
@@ -127,17 +133,11 @@ fn kernel_version() -> Check {
 
 /// Returns what `git version` prints, or `None` if git can't be run.
 pub(crate) fn git_version() -> Option<String> {
-    let output = Command::new("git")
-        .arg("version")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let printed = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| printed.trim().to_owned())
+    let printed = String::from_utf8(git::ask(None, &["version"])?).ok()?;
+    Some(printed.trim().to_owned())
 }
 
-fn git() -> Check {
+fn installed_git() -> Check {
     const NAME: &str = "git";
     const REMEDY: &str = "install git 2.39 or later";
     let Some(printed) = git_version() else {
