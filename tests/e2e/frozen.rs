@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cachewfs_tests::{
-    Fault, Freezer, MountProcess, Proxy, Site, can_mount, run, run_with_deadline, wait_until,
-    wait_up_to,
+    DaemonProcess, Fault, Freezer, GitRepo, MountProcess, Proxy, Site, can_mount, run,
+    run_with_deadline, wait_until, wait_up_to,
 };
 
 use crate::silence::{LARGE, read};
@@ -72,77 +72,92 @@ fn the_readers_of_a_frozen_mount_can_be_killed_and_the_commands_say_that_it_does
     );
 }
 
+/// A read that waits for bytes, in a mount that can be frozen.
+struct WaitingRead {
+    reader: Child,
+    mount: MountProcess,
+    proxy: Proxy,
+    _daemon: DaemonProcess,
+    repo: GitRepo,
+    _site: Site,
+    /// Dropped last: its control group can only be removed once the mount has ended.
+    freezer: Freezer,
+}
+
+impl WaitingRead {
+    /// Returns `None` if nothing can be mounted or frozen here.
+    fn start(name: &str) -> Option<Self> {
+        let freezer = can_mount().then(|| Freezer::create(name))??;
+        let site = Site::default();
+        let repo = site.repo_of_files("project", (1, LARGE));
+        let daemon = site.daemon();
+        let proxy = Proxy::start(daemon.address());
+        let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=3s");
+        mount.look("local/project");
+        freezer.add(mount.pid());
+        proxy.set(Fault::Stall);
+        let before = mount.traffic("demand_requests");
+        let reader = start_reading(&mount, "0");
+        wait_until("it waits", || mount.traffic("demand_requests") > before);
+        Some(Self {
+            reader,
+            mount,
+            proxy,
+            _daemon: daemon,
+            repo,
+            _site: site,
+            freezer,
+        })
+    }
+
+    /// Freezes the mount until the deadline of the read has passed. From the beginning of the
+    /// freeze, the network has `fault`.
+    fn freeze_beyond_deadline(&self, fault: Fault) {
+        self.freezer.freeze();
+        let frozen = Instant::now();
+        self.proxy.set(fault);
+        wait_until("the deadline has passed", || {
+            frozen.elapsed() > Duration::from_secs(5)
+        });
+        self.freezer.thaw();
+    }
+
+    /// Returns the mount's log. Panics unless the read gets right bytes.
+    fn succeed(self) -> String {
+        let output = self.reader.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", self.mount.log());
+        assert!(output.stdout == fs::read(self.repo.work.join("0")).unwrap());
+        self.mount.log()
+    }
+}
+
 #[test]
 fn a_read_under_way_succeeds_after_a_freeze_that_outlasts_its_deadline() {
-    if !can_mount() {
-        return;
-    }
-    let Some(freezer) = Freezer::create("reading") else {
+    let Some(read) = WaitingRead::start("reading") else {
         return;
     };
-    let site = Site::default();
-    let repo = site.repo_of_files("project", (1, LARGE));
-    let daemon = site.daemon();
-    let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=3s");
-    mount.look("local/project");
-    freezer.add(mount.pid());
-    proxy.set(Fault::Stall);
-    let before = mount.traffic("demand_requests");
-    let reader = start_reading(&mount, "0");
-    wait_until("it waits", || mount.traffic("demand_requests") > before);
 
-    freezer.freeze();
-    let frozen = Instant::now();
-    proxy.set(Fault::None);
-    wait_until("the deadline has passed", || {
-        frozen.elapsed() > Duration::from_secs(5)
-    });
-    freezer.thaw();
+    read.freeze_beyond_deadline(Fault::None);
 
-    let output = reader.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", mount.log());
-    assert!(output.stdout == fs::read(repo.work.join("0")).unwrap());
-    assert!(!mount.log().contains("WARN"), "{}", mount.log());
+    let log = read.succeed();
+    assert!(!log.contains("WARN"), "{log}");
 }
 
 #[test]
 fn a_read_that_fails_first_after_a_freeze_tries_again() {
-    if !can_mount() {
-        return;
-    }
-    let Some(freezer) = Freezer::create("failing") else {
+    let Some(read) = WaitingRead::start("failing") else {
         return;
     };
-    let site = Site::default();
-    let repo = site.repo_of_files("project", (1, LARGE));
-    let daemon = site.daemon();
-    let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=3s");
-    mount.look("local/project");
-    freezer.add(mount.pid());
-    proxy.set(Fault::Stall);
-    let before = mount.traffic("demand_requests");
-    let reader = start_reading(&mount, "0");
-    wait_until("it waits", || mount.traffic("demand_requests") > before);
-    let failed = mount.traffic("retries");
+    let failed = read.mount.traffic("retries");
 
-    freezer.freeze();
-    let frozen = Instant::now();
     // As a network that comes back later than the process.
-    proxy.set(Fault::Unavailable);
-    wait_until("the deadline has passed", || {
-        frozen.elapsed() > Duration::from_secs(5)
-    });
-    freezer.thaw();
+    read.freeze_beyond_deadline(Fault::Unavailable);
     wait_until("an attempt has failed", || {
-        mount.traffic("retries") > failed
+        read.mount.traffic("retries") > failed
     });
-    proxy.set(Fault::None);
+    read.proxy.set(Fault::None);
 
-    let output = reader.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", mount.log());
-    assert!(output.stdout == fs::read(repo.work.join("0")).unwrap());
+    read.succeed();
 }
 
 #[test]
