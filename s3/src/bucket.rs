@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use cachewfs_base::Backoff;
 use cachewfs_store::{BucketMetrics, BucketOperation};
 use md5::{Digest as _, Md5};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::health::Health;
 use super::{S3Config, S3Error, client};
@@ -108,11 +109,16 @@ impl Bucket {
     }
 
     /// Sends a request with `attempt`, and again after transient failures.
-    pub(super) async fn retry<T>(
+    // A closure that returns a future, and no asynchronous closure: the compiler can't see that the
+    // futures of the latter may move to another thread.
+    pub(super) async fn retry<T, F>(
         &self,
         operation: BucketOperation,
-        mut attempt: impl AsyncFnMut() -> Result<T, S3Error>,
-    ) -> Result<T, S3Error> {
+        attempt: impl Fn() -> F,
+    ) -> Result<T, S3Error>
+    where
+        F: Future<Output = Result<T, S3Error>>,
+    {
         let max_tries = self.health.tries();
         if max_tries == 0 {
             return Err(S3Error::Down);
@@ -156,21 +162,24 @@ impl Bucket {
         offset: u64,
         into: &mut [u8],
     ) -> Result<(), S3Error> {
-        let key = self.key(name);
-        let mut filled = 0;
-        self.retry(BucketOperation::GetRange, async || {
-            let rest = into.get_mut(filled..).unwrap_or_default();
-            let start = offset + filled as u64;
+        let key = &self.key(name);
+        // Each attempt fills what the attempts before it left. One at a time holds the lock.
+        let into = &Mutex::new((into, 0));
+        self.retry(BucketOperation::GetRange, || async move {
+            let mut into = into.lock().await;
+            let (into, filled) = &mut *into;
+            let rest = into.get_mut(*filled..).unwrap_or_default();
+            let start = offset + *filled as u64;
             let range = start..start + rest.len() as u64;
             let last = range.end.saturating_sub(1);
-            let request = self.client.get_object().bucket(&self.name).key(&key);
+            let request = self.client.get_object().bucket(&self.name).key(key);
             let answer = request
                 .range(format!("bytes={}-{last}", range.start))
                 .send()
                 .await?;
             // A service that ignores `Range` would fill the buffer with other bytes.
             check_range(&answer, &range)?;
-            self.fill(answer.body, rest, &mut filled).await
+            self.fill(answer.body, rest, filled).await
         })
         .await
     }
@@ -213,9 +222,9 @@ impl Bucket {
         name: &str,
         max: u64,
     ) -> Result<(Vec<u8>, String), S3Error> {
-        let key = self.key(name);
-        self.retry(BucketOperation::Get, async || {
-            let request = self.client.get_object().bucket(&self.name).key(&key);
+        let key = &self.key(name);
+        self.retry(BucketOperation::Get, || async move {
+            let request = self.client.get_object().bucket(&self.name).key(key);
             let answer = request.send().await?;
             let bad = |what| S3Error::BadAnswer { what };
             let len = answer
@@ -242,20 +251,19 @@ impl Bucket {
         bytes: Bytes,
         condition: WriteCondition<'_>,
     ) -> Result<(), S3Error> {
-        let key = self.key(name);
-        let checksum = self.checksum(&bytes);
-        let mut tries = 0;
+        let (key, checksum) = (&self.key(name), &self.checksum(&bytes));
+        let (tries, sent) = (&AtomicUsize::new(0), &bytes);
         let written = self
-            .retry(BucketOperation::Put, async || {
-                tries += 1;
-                self.metrics.sent_bytes.add(bytes.len() as u64);
+            .retry(BucketOperation::Put, || async move {
+                tries.fetch_add(1, Ordering::Relaxed);
+                self.metrics.sent_bytes.add(sent.len() as u64);
                 let (none_match, matches) = condition.headers();
-                let request = self.client.put_object().bucket(&self.name).key(&key);
+                let request = self.client.put_object().bucket(&self.name).key(key);
                 request
                     .set_if_none_match(none_match)
                     .set_if_match(matches)
                     .set_content_md5(checksum.clone())
-                    .body(ByteStream::from(bytes.clone()))
+                    .body(ByteStream::from(sent.clone()))
                     .send()
                     .await
                     .map_err(|error| S3Error::from(error).of_write(condition))?;
@@ -267,7 +275,7 @@ impl Bucket {
             Err(S3Error::NoObject) if matches!(condition, WriteCondition::Is(_)) => {
                 Err(S3Error::Precondition)
             }
-            Err(S3Error::Precondition) if tries > 1 => {
+            Err(S3Error::Precondition) if tries.load(Ordering::Relaxed) > 1 => {
                 match self.read_whole(name, bytes.len() as u64).await {
                     Ok((present, _)) if present == bytes => Ok(()),
                     Ok(_) | Err(S3Error::BadAnswer { .. } | S3Error::NoObject) => {
@@ -282,9 +290,9 @@ impl Bucket {
 
     /// Returns how long an object is, and when it was stored.
     pub(super) async fn head(&self, name: &str) -> Result<(u64, SystemTime), S3Error> {
-        let key = self.key(name);
-        self.retry(BucketOperation::Head, async || {
-            let request = self.client.head_object().bucket(&self.name).key(&key);
+        let key = &self.key(name);
+        self.retry(BucketOperation::Head, || async move {
+            let request = self.client.head_object().bucket(&self.name).key(key);
             let answer = request.send().await?;
             let len = answer
                 .content_length
@@ -316,20 +324,21 @@ impl Bucket {
 
     /// Lists all objects whose names begin with `before`. Their names are returned without it.
     pub(super) async fn list(&self, before: &str) -> Result<Vec<ListedObject>, S3Error> {
-        let prefix = self.key(before);
+        let prefix = &self.key(before);
         let mut found = Vec::new();
-        let mut next = None;
+        let mut next: Option<String> = None;
         loop {
+            let token = &next;
             let page = self
-                .retry(BucketOperation::List, async || {
+                .retry(BucketOperation::List, || async move {
                     let request = self.client.list_objects_v2().bucket(&self.name);
-                    let request = request.prefix(&prefix);
-                    Ok(request.set_continuation_token(next.clone()).send().await?)
+                    let request = request.prefix(prefix);
+                    Ok(request.set_continuation_token(token.clone()).send().await?)
                 })
                 .await?;
             for object in page.contents.unwrap_or_default() {
                 let key = object.key.unwrap_or_default();
-                let Some(name) = key.strip_prefix(&prefix) else {
+                let Some(name) = key.strip_prefix(prefix.as_str()) else {
                     continue;
                 };
                 found.push(ListedObject {

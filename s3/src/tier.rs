@@ -78,12 +78,8 @@ impl S3Tier {
 
     /// Checks that the bucket honours preconditions.
     pub(crate) async fn probe(&self) -> Result<(), S3Error> {
-        let this = self.clone();
-        // On a thread of its own, because the compiler can't prove that the future of the retries
-        // is `Send`.
-        let probe = move || this.block_on(this.0.bucket.probe());
-        let probed = tokio::task::spawn_blocking(probe).await;
-        probed.map_err(|_| S3Error::TimedOut)??;
+        // Boxed, because futures of the SDK are large.
+        Box::pin(self.until_stop(self.0.bucket.probe())).await?;
         self.0.is_probed.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -117,15 +113,23 @@ impl S3Tier {
     }
 
     /// Runs `work` to its end, or until the daemon stops.
-    fn block_on<T>(&self, work: impl Future<Output = Result<T, S3Error>>) -> Result<T, S3Error> {
-        self.0.runtime.block_on(async {
-            tokio::select! {
-                // The stop is looked at first, so that no request is sent after it.
-                biased;
-                () = self.0.stop.cancelled() => Err(S3Error::Stopping),
-                outcome = work => outcome,
-            }
-        })
+    async fn until_stop<T>(
+        &self,
+        work: impl Future<Output = Result<T, S3Error>>,
+    ) -> Result<T, S3Error> {
+        tokio::select! {
+            // The stop is looked at first, so that no request is sent after it.
+            biased;
+            () = self.0.stop.cancelled() => Err(S3Error::Stopping),
+            outcome = work => outcome,
+        }
+    }
+
+    fn block_on<T>(
+        &self,
+        work: impl Future<Output = Result<T, S3Error>> + Send,
+    ) -> Result<T, S3Error> {
+        self.0.runtime.block_on(self.until_stop(work))
     }
 
     fn check_probed(&self) -> Result<(), S3Error> {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
@@ -68,10 +69,10 @@ impl Bucket {
     }
 
     async fn begin(&self, name: &str) -> Result<String, S3Error> {
-        let key = self.key(name);
-        self.retry(BucketOperation::Begin, async || {
+        let key = &self.key(name);
+        self.retry(BucketOperation::Begin, || async move {
             let request = self.client.create_multipart_upload();
-            let answer = request.bucket(&self.name).key(&key).send().await?;
+            let answer = request.bucket(&self.name).key(key).send().await?;
             let what = "it has no upload id";
             answer.upload_id.ok_or(S3Error::BadAnswer { what })
         })
@@ -85,17 +86,17 @@ impl Bucket {
         (file, path, len): (&Arc<File>, &Path, u64),
         permits: &UploadPermits,
     ) -> Result<Vec<CompletedPart>, S3Error> {
-        let key = self.key(name);
+        let key = &self.key(name);
         let part_len = PART_LEN.max(len.div_ceil(MAX_PARTS));
         let count = i32::try_from(len.div_ceil(part_len)).unwrap_or(i32::MAX);
-        let send = async |number: i32| {
+        let send = |number: i32| async move {
             let start = u64::try_from(number - 1).unwrap_or(0) * part_len;
             let _permit = permits.0.acquire().await.map_err(|_| S3Error::Down)?;
             let bytes = read(file, (path, start), part_len.min(len - start)).await?;
-            let checksum = self.checksum(&bytes);
-            let answer = self.retry(BucketOperation::Part, async || {
+            let (bytes, checksum) = (&bytes, &self.checksum(&bytes));
+            let answer = self.retry(BucketOperation::Part, || async move {
                 self.metrics.sent_bytes.add(bytes.len() as u64);
-                let request = self.client.upload_part().bucket(&self.name).key(&key);
+                let request = self.client.upload_part().bucket(&self.name).key(key);
                 let request = request.upload_id(id).part_number(number);
                 let request = request.set_content_md5(checksum.clone());
                 Ok(request.body(ByteStream::from(bytes.clone())).send().await?)
@@ -113,16 +114,16 @@ impl Bucket {
         id: &str,
         (parts, condition): (Vec<CompletedPart>, WriteCondition<'_>),
     ) -> Result<(), S3Error> {
-        let key = self.key(name);
+        let key = &self.key(name);
         let upload = CompletedMultipartUpload::builder();
-        let upload = upload.set_parts(Some(parts)).build();
-        let mut tries = 0;
+        let upload = &upload.set_parts(Some(parts)).build();
+        let tries = &AtomicUsize::new(0);
         let completed = self
-            .retry(BucketOperation::Complete, async || {
-                tries += 1;
+            .retry(BucketOperation::Complete, || async move {
+                tries.fetch_add(1, Ordering::Relaxed);
                 let (none_match, matches) = condition.headers();
                 let request = self.client.complete_multipart_upload();
-                let request = request.bucket(&self.name).key(&key).upload_id(id);
+                let request = request.bucket(&self.name).key(key).upload_id(id);
                 request
                     .set_if_none_match(none_match)
                     .set_if_match(matches)
@@ -135,7 +136,9 @@ impl Bucket {
             .await;
         match completed {
             // An earlier try was carried out: the upload is gone, but the object it made exists.
-            Err(S3Error::NoObject) if tries > 1 => self.head(name).await.map(drop),
+            Err(S3Error::NoObject) if tries.load(Ordering::Relaxed) > 1 => {
+                self.head(name).await.map(drop)
+            }
             completed => completed,
         }
     }

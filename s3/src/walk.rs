@@ -29,6 +29,8 @@ impl Bucket {
                 break;
             }
             let listings = level.iter().map(|above| self.directories(root, above));
+            // Collected, so that the compiler can see that the listings may move to another thread.
+            let listings: Vec<_> = listings.collect();
             let listings = stream::iter(listings).buffer_unordered(MAX_LISTINGS);
             let names: Vec<Vec<String>> = listings.try_collect().await?;
             let mut below = Vec::new();
@@ -48,14 +50,15 @@ impl Bucket {
     /// with a slash.
     async fn directories(&self, root: &str, above: &str) -> Result<Vec<String>, S3Error> {
         let root = self.key(root);
-        let prefix = format!("{root}{above}");
+        let prefix = &format!("{root}{above}");
         let mut found = Vec::new();
-        let mut next = None;
+        let mut next: Option<String> = None;
         loop {
-            let page = self.retry(BucketOperation::List, async || {
+            let token = &next;
+            let page = self.retry(BucketOperation::List, || async move {
                 let request = self.client.list_objects_v2().bucket(&self.name);
-                let request = request.prefix(&prefix).delimiter("/");
-                Ok(request.set_continuation_token(next.clone()).send().await?)
+                let request = request.prefix(prefix).delimiter("/");
+                Ok(request.set_continuation_token(token.clone()).send().await?)
             });
             let page = page.await?;
             for directory in page.common_prefixes.unwrap_or_default() {
