@@ -2,6 +2,7 @@
 //! first.
 
 use rustix::process::nice;
+use tokio::runtime::Handle;
 
 /// How much is added to the niceness of the daemon. If processor time is short, a thread with 10
 /// more gets about a tenth of the time of one without.
@@ -9,10 +10,13 @@ const NICENESS: i32 = 10;
 
 /// Runs `work` on a thread of its own with a low priority, and waits for its result. Blocks.
 ///
-/// Threads that `work` starts inherit the priority.
+/// Threads that `work` starts inherit the priority. The thread belongs to the runtime of the
+/// caller.
 pub fn in_background<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let runtime = Handle::try_current().ok();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
+            let _runtime = runtime.as_ref().map(Handle::enter);
             // On Linux a niceness belongs to a thread, not to the process. A thread of its own is
             // needed, because an unprivileged thread can't lower its niceness again. If the call
             // fails, the work only runs with the normal priority.

@@ -2,9 +2,10 @@
 //! network.
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 /// Returns the results of `work` in the order of `items`. At most `limit` run at the same time.
-/// Blocks.
+/// Blocks. The threads belong to the runtime of the caller.
 pub fn map_concurrently<T: Sync, R: Send>(
     items: &[T],
     limit: usize,
@@ -13,7 +14,9 @@ pub fn map_concurrently<T: Sync, R: Send>(
     let mut made: Vec<Option<R>> = items.iter().map(|_| None).collect();
     {
         let next = Mutex::new(items.iter().zip(&mut made));
+        let runtime = Handle::try_current().ok();
         let work_on_some = || {
+            let _runtime = runtime.as_ref().map(Handle::enter);
             loop {
                 let taken = next.lock().next();
                 let Some((item, place)) = taken else { break };

@@ -44,10 +44,8 @@ pub(crate) async fn collect_on_demand(
     mut each: impl FnMut(CollectionReport),
 ) -> Result<(), StartError> {
     let store = open_authoritative_tier(config, parts).await?;
-    let listing = store.clone();
     let repos = if repos.is_empty() {
-        let listed = tokio::task::spawn_blocking(move || listing.repositories()).await;
-        let listed = listed.unwrap_or(Err(StoreError::Stopping));
+        let listed = store.repositories().await;
         listed.map_err(|source| StartError::Store {
             place: config.store.place(&config.data_dir),
             source: source.into(),
@@ -59,24 +57,20 @@ pub(crate) async fn collect_on_demand(
         .into_iter()
         .flat_map(|repo| [(repo.clone(), store.clone()), (repo, store.lfs())]);
     let keep = config.keep;
-    let collect = |(repo, store): (RepoName, Store)| {
-        tokio::task::spawn_blocking(move || {
-            let collection = Collection {
-                keep,
-                is_dry_run,
-                is_stopping: &|| false,
-            };
-            let collected = store.collect(&repo, collection);
-            report((repo, store.kind()), collected)
-        })
+    let collect = async |(repo, store): (RepoName, Store)| {
+        let collection = Collection {
+            keep,
+            is_dry_run,
+            is_stopping: &|| false,
+        };
+        let collected = store.collect(&repo, collection).await;
+        report((repo, store.kind()), collected)
     };
     let mut reports = stream::iter(shelves)
         .map(collect)
         .buffer_unordered(MAX_COLLECTIONS);
     while let Some(report) = reports.next().await {
-        if let Ok(report) = report {
-            each(report);
-        }
+        each(report);
     }
     Ok(())
 }

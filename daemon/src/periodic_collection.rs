@@ -43,36 +43,36 @@ pub(crate) async fn collect_periodically(
             Ok(()) = changes.changed() => continue,
             () = tokio::time::sleep(pause), if !interval.is_zero() => {}
         }
-        let listing = store.clone();
-        let listed = tokio::task::spawn_blocking(move || listing.repositories()).await;
-        let repos = match listed {
-            Ok(Ok(repos)) => repos,
-            Ok(Err(error)) => {
+        let repos = match store.repositories().await {
+            Ok(repos) => repos,
+            Err(error) => {
                 let error = chain(&error);
                 warn!(error, "Can't list repositories for garbage collection");
                 continue;
             }
-            Err(_) => return,
         };
         let shelves = repos
             .into_iter()
             .flat_map(|repo| [(repo.clone(), store.clone()), (repo, store.lfs())]);
-        let collect = |(repo, store)| {
-            let (config, stop) = (Arc::clone(&config), stop.clone());
-            tokio::task::spawn_blocking(move || collect(&repo, &store, (&config, &stop)))
+        let collect = async |(repo, store): (RepoName, Store)| {
+            collect(&repo, &store, (&config, &stop)).await;
         };
         let collections = stream::iter(shelves)
             .map(collect)
             .buffer_unordered(MAX_COLLECTIONS);
-        collections.for_each(async |_| {}).await;
+        collections.for_each(async |()| {}).await;
     }
 }
 
 /// Collects a repository if no daemon has done so within the configured interval.
-fn collect(repo: &RepoName, store: &Store, (config, stop): (&LiveConfig, &CancellationToken)) {
+async fn collect(
+    repo: &RepoName,
+    store: &Store,
+    (config, stop): (&LiveConfig, &CancellationToken),
+) {
     let config = config.now();
-    let is_due = || -> Result<bool, StoreError> {
-        let Some(at) = store.collected_at(repo)? else {
+    let is_due = async || -> Result<bool, StoreError> {
+        let Some(at) = store.collected_at(repo).await? else {
             return Ok(true);
         };
         // `at` is of the store's clock, and `now` of this machine's. If they differ, collections
@@ -85,15 +85,13 @@ fn collect(repo: &RepoName, store: &Store, (config, stop): (&LiveConfig, &Cancel
         is_dry_run: false,
         is_stopping: &|| stop.is_cancelled(),
     };
-    let collected = is_due().and_then(|is_due| {
-        let collect = || store.collect(repo, collection).map(Some);
-        if is_due && !stop.is_cancelled() {
-            collect()
-        } else {
-            Ok(None)
+    let collected = async {
+        if !is_due().await? || stop.is_cancelled() {
+            return Ok(None);
         }
-    });
-    match collected {
+        store.collect(repo, collection).await.map(Some)
+    };
+    match collected.await {
         Ok(Some(collected)) => log_collected(repo, &collected),
         Ok(None) | Err(StoreError::Collecting | StoreError::Stopping) => {}
         Err(_) if stop.is_cancelled() => {}

@@ -32,7 +32,7 @@ use crate::mirror::{
     move_into_place, update,
 };
 use crate::publish::{CHAIN_DIRECTORY, PublishError, RETAINED, retain};
-use crate::store::{Archive, Store, StoreError};
+use crate::store::{Archive, Store, StoreError, wait};
 
 /// At most this many files are copied at the same time. Each has one chunk in memory, and the store
 /// limits its read-ahead.
@@ -94,10 +94,10 @@ pub(crate) struct Restore<'a> {
 impl Restore<'_> {
     /// Makes the mirror at `mirror`. Returns `false` if no snapshot is published to make it from.
     pub(crate) fn run(&self, mirror: &Path) -> Result<bool, RestoreError> {
-        let Some(pointer) = self.store.pointer(self.repo)? else {
+        let Some(pointer) = wait(self.store.pointer(self.repo))? else {
             return Ok(false);
         };
-        let manifest = self.store.current_manifest(self.repo, &pointer)?;
+        let manifest = wait(self.store.current_manifest(self.repo, &pointer))?;
         let tmp = self.config.data_dir.tmp();
         let staging = tempfile::Builder::new()
             .prefix("restore-")
@@ -183,9 +183,10 @@ impl Restore<'_> {
             file: created,
             is_aborted,
         };
-        let table = self
+        let copied = self
             .store
-            .copy_content(self.repo, file, (file.size, &mut to))?;
+            .copy_content(self.repo, file, (file.size, &mut to));
+        let table = wait(copied)?;
         file.check_table(&table)?;
         // The content of a damaged snapshot's segment may be shorter than its manifest says.
         if to.file.metadata().map_err(io(&path))?.len() != file.size {
@@ -212,8 +213,8 @@ impl Restore<'_> {
                 (Role::PackedRefs, Some(file)) => {
                     let parts = files.entry("packed-refs").or_default();
                     let parts = parts.get_or_insert_default();
-                    self.store
-                        .copy_content(self.repo, segment, (file.size, parts))?;
+                    let to = (file.size, parts);
+                    wait(self.store.copy_content(self.repo, segment, to))?;
                 }
                 _ => {}
             }
@@ -241,9 +242,8 @@ impl Restore<'_> {
         files: &mut SmallFiles<'_>,
     ) -> Result<(), RestoreError> {
         let mut content = Vec::new();
-        let table =
-            self.store
-                .copy_content(self.repo, segment, (segment.content_len, &mut content))?;
+        let to = (segment.content_len, &mut content);
+        let table = wait(self.store.copy_content(self.repo, segment, to))?;
         for entry in table.entries() {
             let EntryKind::File(Content::Inline { offset }) = entry.kind else {
                 continue;
@@ -271,7 +271,7 @@ impl Restore<'_> {
         let layout = layout.ok_or_else(|| lacks("a mirror archive"))?;
         let archive = Archive::new(self.store.clone(), self.repo.clone(), layout);
         let mut tail = vec![0; usize::try_from(layout.tail.len).unwrap_or(0)];
-        archive.read(layout.size.saturating_sub(layout.tail.len), &mut tail)?;
+        wait(archive.read(layout.size.saturating_sub(layout.tail.len), &mut tail))?;
         let TocLocation::Found(place) = Toc::locate(&tail, layout.size)? else {
             return Err(lacks("a table of contents"));
         };

@@ -7,8 +7,11 @@ use cachewfs_format::{ObjectId, SegmentId, SnapshotId};
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket, wait_until};
 use tokio_util::sync::CancellationToken;
 
-use super::*;
-use crate::testing::{new_segment, noise, shelf};
+use super::{
+    BucketOperation, BucketOutcome, BucketTier, Key, NoticePeriod, Object, S3Config, S3Error,
+    S3Tier, TierError, Written,
+};
+use crate::testing::{ObjectsNow as _, new_segment, noise, shelf};
 
 fn config(bucket: &TestBucket) -> S3Config {
     S3Config {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use cachewfs_base::chain;
 use cachewfs_format::limits::MAX_MANIFEST_LEN;
@@ -16,7 +17,6 @@ use cachewfs_store::{
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::bucket::WriteCondition;
@@ -31,14 +31,13 @@ const MAX_DELETES: usize = 16;
 /// At most this many segments are stored at the same time.
 const MAX_UPLOADS: usize = 16;
 
-/// A tier in a bucket. Its calls block, so they must not run on threads that drive the runtime.
+/// A tier in a bucket.
 #[derive(Clone, Debug)]
 pub(crate) struct S3Tier(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     bucket: Bucket,
-    runtime: Handle,
     stop: CancellationToken,
     /// Whether the bucket is known to honour preconditions. Nothing is written before.
     is_probed: AtomicBool,
@@ -51,7 +50,7 @@ struct Inner {
 }
 
 impl S3Tier {
-    /// Opens a tier in the runtime of the caller. Requests end at `stop`. Writes fail until the
+    /// Opens a tier. Requests end at `stop`. Writes fail until the
     /// bucket has been probed.
     pub(crate) async fn open(
         config: &S3Config,
@@ -62,7 +61,6 @@ impl S3Tier {
         Ok(Self(Arc::new(Inner {
             signer: Signer::new(config, &bucket),
             bucket,
-            runtime: Handle::current(),
             stop,
             is_probed: AtomicBool::new(false),
             upload_permits: UploadPermits::default(),
@@ -125,25 +123,19 @@ impl S3Tier {
         }
     }
 
-    fn block_on<T>(
-        &self,
-        work: impl Future<Output = Result<T, S3Error>> + Send,
-    ) -> Result<T, S3Error> {
-        self.0.runtime.block_on(self.until_stop(work))
-    }
-
     fn check_probed(&self) -> Result<(), S3Error> {
         self.is_probed().then_some(()).ok_or(S3Error::NotProbed)
     }
 
-    fn write(
+    async fn write(
         &self,
         key: &Key,
         bytes: &[u8],
         condition: WriteCondition<'_>,
     ) -> Result<Written, TierError> {
         let bytes = Bytes::copy_from_slice(bytes);
-        let write = async {
+        // Boxed, because futures of the SDK are large.
+        let write = Box::pin(async {
             self.check_probed()?;
             let name = key.to_string();
             let write = self.0.bucket.write(&name, bytes, condition);
@@ -151,8 +143,8 @@ impl S3Tier {
             // `clock`.
             let written = tokio::time::timeout(self.0.write_limit, write).await;
             written.unwrap_or(Err(S3Error::TimedOut))
-        };
-        match self.block_on(write) {
+        });
+        match self.until_stop(write).await {
             Ok(()) => Ok(Written::New),
             Err(S3Error::Precondition) => Ok(Written::TooLate),
             Err(error) => Err(failed(key, error)),
@@ -182,22 +174,23 @@ impl S3Tier {
     }
 }
 
+#[async_trait]
 impl Objects for S3Tier {
-    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
+    async fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
         let name = key.to_string();
         let parts = into.chunks_mut(READ_LEN).enumerate();
         let reads = parts.map(|(index, part)| {
             let offset = offset + (index * READ_LEN) as u64;
             self.0.bucket.read(&name, offset, part)
         });
-        let read = self.block_on(try_join_all(reads));
+        let read = self.until_stop(try_join_all(reads)).await;
         read.map(drop).map_err(|error| failed(key, error))
     }
 
-    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+    async fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
         let (name, read_at) = (key.to_string(), Instant::now());
         let read = self.0.bucket.read_whole(&name, MAX_MANIFEST_LEN.into());
-        match self.block_on(read) {
+        match self.until_stop(read).await {
             Ok((bytes, etag)) => Ok(Some(Whole {
                 bytes,
                 version: Version::new(etag),
@@ -208,11 +201,15 @@ impl Objects for S3Tier {
         }
     }
 
-    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.write(key, bytes, WriteCondition::Absent)
+    async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
+        self.write(key, bytes, WriteCondition::Absent).await
     }
 
-    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
+    async fn create_segments(
+        &self,
+        shelf: &Shelf,
+        segments: Vec<NewSegment>,
+    ) -> Result<u64, TierError> {
         let new_bytes = AtomicU64::new(0);
         // The segment that an error belongs to.
         let failed_at = OnceLock::new();
@@ -226,19 +223,19 @@ impl Objects for S3Tier {
         };
         // Without the write limit: a publish protects its segments only after they are stored, so
         // an upload may take any time.
-        let stored = self.block_on(async {
+        let stored = async {
             self.check_probed()?;
             let stored = stream::iter(segments).map(store);
             stored.buffer_unordered(MAX_UPLOADS).try_collect().await
-        });
-        let () = stored.map_err(|error| {
+        };
+        let () = self.until_stop(stored).await.map_err(|error| {
             let key = failed_at.into_inner();
             failed(&key.unwrap_or_else(|| Key::pointer(shelf)), error)
         })?;
         Ok(new_bytes.into_inner())
     }
 
-    fn swap(
+    async fn swap(
         &self,
         key: &Key,
         expected: Option<&Version>,
@@ -248,23 +245,24 @@ impl Objects for S3Tier {
             Some(version) => WriteCondition::Is(version.as_str()),
             None => WriteCondition::Absent,
         };
-        self.write(key, bytes, condition)
+        self.write(key, bytes, condition).await
     }
 
-    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+    async fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
         if self.0.damaged.lock().contains(key) {
             return Ok(None);
         }
-        match self.block_on(self.0.bucket.head(&key.to_string())) {
+        let name = key.to_string();
+        match self.until_stop(self.0.bucket.head(&name)).await {
             Ok((len, stored_at)) => Ok(Some(Stat { len, stored_at })),
             Err(S3Error::NoObject) => Ok(None),
             Err(error) => Err(failed(key, error)),
         }
     }
 
-    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
+    async fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let prefix = format!("{}{}/", Key::prefix_of(shelf), part.directory());
-        let found = self.block_on(self.0.bucket.list(&prefix));
+        let found = self.until_stop(self.0.bucket.list(&prefix)).await;
         let found = found.map_err(|error| failed(&Key::pointer(shelf), error))?;
         let damaged = self.0.damaged.lock();
         let listed = found.into_iter().filter_map(|found| {
@@ -281,14 +279,14 @@ impl Objects for S3Tier {
         Ok(listed.collect())
     }
 
-    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
-        let listed = self.block_on(self.0.bucket.repositories("v1/"));
+    async fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+        let listed = self.until_stop(self.0.bucket.repositories("v1/")).await;
         listed.map_err(|source| TierError::BucketList {
             source: source.into(),
         })
     }
 
-    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+    async fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         let failed_at = OnceLock::new();
         let delete = async |key: &Key| {
             let name = key.to_string();
@@ -301,11 +299,12 @@ impl Objects for S3Tier {
                 failed_at.get_or_init(|| key.clone());
             })
         };
-        let deleted: Result<(), S3Error> = self.block_on(async {
+        let deleted = async {
             self.check_probed()?;
             let deleted = stream::iter(keys).map(delete);
             deleted.buffer_unordered(MAX_DELETES).try_collect().await
-        });
+        };
+        let deleted: Result<(), S3Error> = self.until_stop(deleted).await;
         match (deleted, failed_at.into_inner().as_ref().or(keys.first())) {
             (Err(error), Some(key)) => Err(failed(key, error)),
             _ => Ok(()),
@@ -313,7 +312,7 @@ impl Objects for S3Tier {
     }
 
     /// Only marks the segment: the next publish writes over it.
-    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
+    async fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         self.0.damaged.lock().insert(Key::segment(shelf, id));
         Ok(())
     }

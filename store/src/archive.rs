@@ -19,6 +19,14 @@ pub struct Archive {
     starts: Vec<u64>,
 }
 
+/// A range of one segment, to be read.
+struct Part<'a> {
+    key: Key,
+    /// Within the segment.
+    offset: u64,
+    into: &'a mut [u8],
+}
+
 impl Archive {
     pub fn new(store: Store, repo: RepoName, layout: &ArchiveLayout) -> Self {
         let segments = layout.segments.iter().copied().chain([layout.tail]);
@@ -50,22 +58,25 @@ impl Archive {
         self.segments.starts_with(segments)
     }
 
-    /// Fills `into` with the bytes of the archive from `start` on. Blocks.
-    pub fn read(&self, start: u64, into: &mut [u8]) -> Result<(), StoreError> {
+    /// Fills `into` with the bytes of the archive from `start` on.
+    pub async fn read(&self, start: u64, into: &mut [u8]) -> Result<(), StoreError> {
         let objects = self.store.nearest();
-        self.read_by(start, into, |key, offset, part| {
-            Ok(objects.read_at(key, offset, part)?)
-        })
+        for Part { key, offset, into } in self.parts(start, into)? {
+            objects.read_at(&key, offset, into).await?;
+        }
+        Ok(())
     }
 
     /// Fills `into` like [`Archive::read`] if no waiting is necessary. Returns whether it did.
     pub fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
-        let tiers = &self.store.tiers;
-        let read = |key: &Key, offset, part: &mut [u8]| {
-            let is_read = tiers.read_now(key, offset, part);
-            is_read.then_some(()).ok_or(StoreError::BeyondEnd)
-        };
-        self.read_by(start, into, read).is_ok()
+        let parts = self.parts(start, into);
+        parts.is_ok_and(|parts| {
+            let mut parts = parts.into_iter();
+            parts.all(|part| {
+                let Part { key, offset, into } = part;
+                self.store.tiers.read_now(&key, offset, into)
+            })
+        })
     }
 
     /// Returns whether the store is a directory.
@@ -79,9 +90,9 @@ impl Archive {
         Ok(self.store.tiers.fetch_local(&wanted).await?)
     }
 
-    /// Starts to fetch `range` into the local tiers. Looks at the disk.
+    /// Starts to fetch `range` into the local tiers.
     pub fn fetch_local_soon(&self, range: Range<u64>) {
-        self.store.tiers.fetch_local_soon(&self.extents(range));
+        self.store.tiers.fetch_local_soon(self.extents(range));
     }
 
     /// Returns a URL from which a client may read `range` directly, and the range to request from
@@ -109,12 +120,9 @@ impl Archive {
         touched.map(extent).collect()
     }
 
-    fn read_by(
-        &self,
-        start: u64,
-        into: &mut [u8],
-        read: impl Fn(&Key, u64, &mut [u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    /// Splits `into`, which begins at `start` in the archive, at the ends of segments.
+    fn parts<'a>(&self, start: u64, into: &'a mut [u8]) -> Result<Vec<Part<'a>>, StoreError> {
+        let mut parts = Vec::new();
         let mut rest = into;
         let mut at = start;
         let shelf = self.store.shelf(&self.repo);
@@ -130,12 +138,16 @@ impl Archive {
             let offset = at - begin;
             let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
             let (part, next) = rest.split_at_mut(left.min(rest.len()));
-            read(&Key::segment(&shelf, segment.id), offset, part)?;
             at += part.len() as u64;
+            parts.push(Part {
+                key: Key::segment(&shelf, segment.id),
+                offset,
+                into: part,
+            });
             rest = next;
             index += 1;
         }
-        Ok(())
+        Ok(parts)
     }
 }
 

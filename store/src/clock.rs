@@ -60,16 +60,18 @@
 //! look at its clock and sending the request.
 
 use std::fmt::Debug;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+
 /// A clock that only goes forward. Each daemon has its own, and no two are compared.
+#[async_trait]
 pub(super) trait Clock: Debug + Send + Sync {
     /// Returns the time since some moment in the past.
     fn now(&self) -> Duration;
 
-    /// Sleeps. Blocks.
-    fn pause(&self, time: Duration);
+    /// Sleeps.
+    async fn pause(&self, time: Duration);
 }
 
 /// The monotonic clock of this machine.
@@ -82,17 +84,14 @@ impl Default for MachineClock {
     }
 }
 
+#[async_trait]
 impl Clock for MachineClock {
     fn now(&self) -> Duration {
         self.0.elapsed()
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "stores are used on threads that may block"
-    )]
-    fn pause(&self, time: Duration) {
-        thread::sleep(time);
+    async fn pause(&self, time: Duration) {
+        tokio::time::sleep(time).await;
     }
 }
 

@@ -45,7 +45,9 @@ impl From<&TocSegment> for Stored {
 impl Store {
     /// Writes the first `size` bytes of a segment's content to `to`. Each chunk is verified before
     /// it is written. Returns the table.
-    pub fn copy_content(
+    ///
+    /// Decodes and writes on the thread that polls it, so it is for [`wait`](crate::wait).
+    pub async fn copy_content(
         &self,
         repo: &RepoName,
         stored: impl Into<Stored>,
@@ -53,19 +55,22 @@ impl Store {
     ) -> Result<SegmentTable, StoreError> {
         let Stored { segment, table_len } = stored.into();
         let key = Key::segment(&self.shelf(repo), segment.id);
-        let reader = SegmentReader::of(self, &key)?;
+        let reader = SegmentReader::of(self, &key).await?;
         let soon = |start: u64| {
             let range = start..segment.len.min(start + READ_AHEAD);
             let (key, len) = (key.clone(), segment.len);
-            self.tiers.fetch_local_soon(&[Extent { key, len, range }]);
+            self.tiers
+                .fetch_local_soon(vec![Extent { key, len, range }]);
         };
         let frame = segment.len.saturating_sub(table_len.into())..segment.len;
-        let table = reader.read(frame, |frame| SegmentTable::decode(segment.id, frame))?;
+        let decode_table = |frame: &[u8]| SegmentTable::decode(segment.id, frame);
+        let table = reader.read(frame, decode_table).await?;
         let mut left = size;
         for (index, chunk) in table.chunks().iter().enumerate() {
             let stored = table.stored_range(index).unwrap_or(0..0);
             soon(stored.start);
-            let content = reader.read(stored, |stored| decode_chunk(chunk, stored))?;
+            let decode = |stored: &[u8]| decode_chunk(chunk, stored);
+            let content = reader.read(stored, decode).await?;
             let wanted = usize::try_from(left)
                 .unwrap_or(usize::MAX)
                 .min(content.len());
@@ -87,12 +92,12 @@ impl Store {
                 range: 0..segment.len,
             })
             .collect();
-        self.tiers.fetch_local_soon(&wanted);
+        self.tiers.fetch_local_soon(wanted);
     }
 
     /// Moves the damaged segment that `error` is about out of the way, so that a publish can store
     /// it again. Returns `false` if `error` is not about a damaged segment.
-    pub fn set_damaged_aside(&self, error: &StoreError) -> Result<bool, StoreError> {
+    pub async fn set_damaged_aside(&self, error: &StoreError) -> Result<bool, StoreError> {
         let (StoreError::BadSegment { key, .. } | StoreError::Tier(TierError::Truncated { key })) =
             error
         else {
@@ -101,7 +106,7 @@ impl Store {
         match key.object {
             Object::Segment(id) => {
                 self.damaged.lock().insert(key.shelf.clone());
-                self.nearest().set_aside(&key.shelf, id)?;
+                self.nearest().set_aside(&key.shelf, id).await?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -118,14 +123,15 @@ struct SegmentReader<'a> {
 }
 
 impl<'a> SegmentReader<'a> {
-    fn of(store: &'a Store, key: &'a Key) -> Result<Self, StoreError> {
-        let len = store.nearest().stat(key)?.map_or(0, |stat| stat.len);
+    async fn of(store: &'a Store, key: &'a Key) -> Result<Self, StoreError> {
+        let stat = store.nearest().stat(key).await?;
+        let len = stat.map_or(0, |stat| stat.len);
         Ok(Self { store, key, len })
     }
 
     /// Reads a range and decodes it. If the local copy is damaged, drops it and reads the
     /// authoritative tier. So an error means that the segment is damaged there.
-    fn read<T>(
+    async fn read<T>(
         &self,
         range: Range<u64>,
         decode: impl Fn(&[u8]) -> cachewfs_format::Result<T>,
@@ -133,19 +139,22 @@ impl<'a> SegmentReader<'a> {
         // The first read may just have made a copy of a segment that is damaged in the bucket. So
         // only a read of the bucket itself tells which of the two is damaged. If there are no
         // copies to drop, this was such a read.
-        match self.read_in((self.store.nearest(), self.len), &range, &decode) {
+        let nearest = (self.store.nearest(), self.len);
+        let read = self.read_in(nearest, &range, &decode).await;
+        let is_damaged = matches!(
+            &read,
             Err(StoreError::BadSegment { .. } | StoreError::Tier(TierError::Truncated { .. }))
-                if self.store.tiers.drop_copies(self.key) =>
-            {
-                let authoritative = self.store.authoritative();
-                let len = authoritative.stat(self.key)?.map_or(0, |stat| stat.len);
-                self.read_in((authoritative, len), &range, &decode)
-            }
-            read => read,
+        );
+        if !is_damaged || !self.store.tiers.drop_copies(self.key).await {
+            return read;
         }
+        let authoritative = self.store.authoritative();
+        let len = authoritative.stat(self.key).await?;
+        let len = len.map_or(0, |stat| stat.len);
+        self.read_in((authoritative, len), &range, &decode).await
     }
 
-    fn read_in<T>(
+    async fn read_in<T>(
         &self,
         (objects, len): (&dyn Objects, u64),
         range: &Range<u64>,
@@ -156,19 +165,20 @@ impl<'a> SegmentReader<'a> {
             return Err(TierError::Truncated { key: key() }.into());
         }
         let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        objects.read_at(self.key, range.start, &mut bytes)?;
+        objects.read_at(self.key, range.start, &mut bytes).await?;
         decode(&bytes).map_err(|source| StoreError::BadSegment { key: key(), source })
     }
 }
 
 /// Returns the content of a whole published file, verified.
-pub fn read_file(
+pub async fn read_file(
     store: &Store,
     repo: &RepoName,
     published: &PublishedFile,
 ) -> Result<Vec<u8>, StoreError> {
     let mut content = Vec::new();
-    let table = store.copy_content(repo, published, (published.size, &mut content))?;
+    let table = store.copy_content(repo, published, (published.size, &mut content));
+    let table = table.await?;
     published.check_table(&table).map_err(|source| {
         let key = Key::segment(&store.shelf(repo), published.segment.id);
         StoreError::BadSegment {

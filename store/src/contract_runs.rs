@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 
 use crate::contract::runs::{LIMITS, WRAPPERS, copies, disk};
 use crate::contract::{id, repo};
-use crate::testing::new_segment;
-use crate::{Key, Object, Objects as _, ShelfPart};
+use crate::testing::{ObjectsNow as _, new_segment};
+use crate::{Key, Object, ShelfPart};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_tier_keeps_the_contract() {
@@ -45,7 +45,7 @@ fn a_segment_that_was_set_aside_on_disk_is_kept() {
     let repo = repo("aside");
     tier.create_segments(&repo, vec![damaged]).unwrap();
     let long_ago = SystemTime::now() - Duration::from_hours(100);
-    let segment = tier.path(&Key::segment(&repo, id(b"damaged")));
+    let segment = tier.directory().path(&Key::segment(&repo, id(b"damaged")));
     let segment = File::open(segment).unwrap();
     segment.set_modified(long_ago).unwrap();
 
@@ -55,5 +55,5 @@ fn a_segment_that_was_set_aside_on_disk_is_kept() {
     assert_eq!(listed[0].object, Object::Damaged(id(b"damaged")));
     let age = listed[0].stat.stored_at.elapsed().unwrap_or_default();
     assert!(age < Duration::from_hours(1), "its time begins anew");
-    assert!(File::open(tier.path(&Key::segment(&repo, id(b"damaged")))).is_err());
+    assert!(File::open(tier.directory().path(&Key::segment(&repo, id(b"damaged")))).is_err());
 }

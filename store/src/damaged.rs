@@ -12,8 +12,7 @@ use tempfile::TempDir;
 use super::collect::Deleting;
 use super::content::Stored;
 use super::key::Key;
-use super::objects::Objects as _;
-use super::testing::{manifest, new_segment, noise, pointer_to, protection};
+use super::testing::{ObjectsNow as _, manifest, new_segment, noise, now, pointer_to, protection};
 use super::wrapped::Wrapped;
 use super::{
     BucketTier, Collection, Copies, CopyLimits, DiskTier, Keep, NewSegment, Store, StoreError,
@@ -100,7 +99,7 @@ fn segment() -> (Vec<u8>, Stored, Vec<u8>) {
 
 fn content_of(store: &Store, repo: &RepoName, stored: Stored) -> Result<Vec<u8>, StoreError> {
     let mut content = Vec::new();
-    let read = || store.copy_content(repo, stored, (30_000, &mut content));
+    let read = || now(store.copy_content(repo, stored, (30_000, &mut content)));
     tokio::task::block_in_place(read)?;
     Ok(content)
 }
@@ -129,24 +128,24 @@ async fn a_wrong_copy_of_a_manifest_is_replaced() {
         ..
     } = &World::start();
     let (id, good) = (snapshot(1), manifest(repo, snapshot(1), 7));
-    let (_, digest) = store.put_manifest(&good, &protection(store, repo)).unwrap();
+    let (_, digest) = now(store.put_manifest(&good, &protection(store, repo))).unwrap();
     let pointer = pointer_to(id, digest);
     let key = Key::manifest(&store.shelf(repo), id);
     let of_before = manifest(repo, id, 6).to_json().unwrap();
     let elsewhere = manifest(repo, snapshot(2), 7).to_json().unwrap();
 
     for copy in [&b"rotten"[..], &of_before, &elsewhere] {
-        copies.put(&key, copy).unwrap();
-        assert_eq!(store.current_manifest(repo, &pointer).unwrap(), good);
+        copies.directory().put(&key, copy).unwrap();
+        assert_eq!(now(store.current_manifest(repo, &pointer)).unwrap(), good);
         let copy = copies.read_whole(&key).unwrap().unwrap().bytes;
         assert_eq!(Digest::of(&copy), digest, "the copy is good now");
     }
-    copies.put(&key, b"rotten").unwrap();
-    assert_eq!(store.manifest(repo, id).unwrap().unwrap().0, good);
+    copies.directory().put(&key, b"rotten").unwrap();
+    assert_eq!(now(store.manifest(repo, id)).unwrap().unwrap().0, good);
 
-    bucket.put(&key, b"rotten").unwrap();
-    copies.put(&key, b"rotten").unwrap();
-    let error = store.current_manifest(repo, &pointer).unwrap_err();
+    bucket.directory().put(&key, b"rotten").unwrap();
+    copies.directory().put(&key, b"rotten").unwrap();
+    let error = now(store.current_manifest(repo, &pointer)).unwrap_err();
     assert!(matches!(error, StoreError::Unreadable { .. }), "{error:?}");
 }
 
@@ -161,17 +160,15 @@ async fn a_collection_reads_no_local_copies() {
     } = &world;
     let [named, other] = [&b"named"[..], b"other"].map(|bytes| SegmentId(Digest::of(bytes)));
     let new = [named, other].map(|id| world.new_segment(id, b"segment"));
-    store.put_segments(repo, new.into()).unwrap();
+    now(store.put_segments(repo, new.into())).unwrap();
     let protection = protection(store, repo);
     let manifest = naming(repo, named);
-    let (_, digest) = store.put_manifest(&manifest, &protection).unwrap();
+    let (_, digest) = now(store.put_manifest(&manifest, &protection)).unwrap();
     let pointer = pointer_to(manifest.snapshot, digest);
-    store
-        .swap_pointer(repo, (None, &pointer), &protection)
-        .unwrap();
+    now(store.swap_pointer(repo, (None, &pointer), &protection)).unwrap();
     let key = Key::manifest(&store.shelf(repo), manifest.snapshot);
     let of_before = naming(repo, other).to_json().unwrap();
-    copies.put(&key, &of_before).unwrap();
+    copies.directory().put(&key, &of_before).unwrap();
 
     let keep = Keep {
         snapshots: 1,
@@ -183,10 +180,10 @@ async fn a_collection_reads_no_local_copies() {
         is_dry_run: false,
         is_stopping: &|| false,
     };
-    let collected = store.collect(repo, collection).unwrap();
+    let collected = now(store.collect(repo, collection)).unwrap();
 
     assert_eq!(collected.segments, 1);
-    assert_eq!(store.segments(repo).unwrap(), [named].into());
+    assert_eq!(now(store.segments(repo)).unwrap(), [named].into());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,8 +192,8 @@ async fn a_damaged_copy_of_a_segment_is_dropped_and_the_bucket_is_read() {
     let (content, stored, bytes) = segment();
     let id = stored.segment.id;
     let new = world.new_segment(id, &bytes);
-    world.store.put_segments(&world.repo, vec![new]).unwrap();
-    let copy = world.copies.path(&world.key(id));
+    now(world.store.put_segments(&world.repo, vec![new])).unwrap();
+    let copy = world.copies.directory().path(&world.key(id));
     let len = bytes.len();
     let flipped = |at: usize| {
         let mut bytes = bytes.clone();
@@ -205,12 +202,16 @@ async fn a_damaged_copy_of_a_segment_is_dropped_and_the_bucket_is_read() {
     };
 
     for damaged in [flipped(15_000), flipped(len - 5), bytes[..20_000].to_vec()] {
-        world.copies.put(&world.key(id), &damaged).unwrap();
+        world
+            .copies
+            .directory()
+            .put(&world.key(id), &damaged)
+            .unwrap();
         let read = content_of(&world.store, &world.repo, stored).unwrap();
         assert!(read == content);
         assert!(fs::read(&copy).is_ok_and(|copy| copy == bytes) || !copy.exists());
     }
-    assert_eq!(world.store.segments(&world.repo).unwrap(), [id].into());
+    assert_eq!(now(world.store.segments(&world.repo)).unwrap(), [id].into());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,21 +233,21 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_stored_again() {
     bucket.create_segments(&shelf, vec![new]).unwrap();
     // The read also makes a copy.
     content_of(store, repo, stored).unwrap_err();
-    copies.put(&world.key(id), &damaged).unwrap();
+    copies.directory().put(&world.key(id), &damaged).unwrap();
 
     let error = content_of(store, repo, stored).unwrap_err();
-    store.set_damaged_aside(&error).unwrap();
+    now(store.set_damaged_aside(&error)).unwrap();
 
-    assert!(store.segments(repo).unwrap().is_empty());
+    assert!(now(store.segments(repo)).unwrap().is_empty());
     assert!(store.may_be_damaged(repo));
     // As if a copy of the damaged segment had been in flight.
-    copies.put(&world.key(id), &damaged).unwrap();
+    copies.directory().put(&world.key(id), &damaged).unwrap();
     let new = world.new_segment(id, &bytes);
-    let new_bytes = store.put_segments(repo, vec![new]).unwrap();
+    let new_bytes = now(store.put_segments(repo, vec![new])).unwrap();
     assert_eq!(new_bytes, bytes.len() as u64);
     assert!(content_of(store, repo, stored).unwrap() == content);
-    assert!(fs::read(copies.path(&world.key(id))).unwrap() == bytes);
+    assert!(fs::read(copies.directory().path(&world.key(id))).unwrap() == bytes);
     let (_, elsewhere) = replica(&world.directory, bucket, "another");
     assert!(content_of(&elsewhere, repo, stored).unwrap() == content);
-    File::open(bucket.path(&world.key(id))).unwrap();
+    File::open(bucket.directory().path(&world.key(id))).unwrap();
 }

@@ -12,31 +12,36 @@ impl Store {
     /// Deletes everything that is published of `repo`, with its LFS archives. Segments that another
     /// daemon may be about to name are left to a later collection. The ids of the snapshots stay
     /// noted as used.
-    pub fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
-        let deleted = self
-            .lfs()
-            .delete_published(repo)
-            .and_then(|()| self.delete_published(repo));
+    pub async fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
+        let deleted = async {
+            self.lfs().delete_published(repo).await?;
+            self.delete_published(repo).await
+        };
+        let deleted = deleted.await;
         self.has_changed();
         deleted
     }
 
-    fn delete_published(&self, repo: &RepoName) -> Result<(), StoreError> {
+    async fn delete_published(&self, repo: &RepoName) -> Result<(), StoreError> {
         let shelf = self.shelf(repo);
         // First of all the pointer: without it, no reader finds a half deleted snapshot.
-        self.nearest().delete(&[Key::pointer(&shelf)])?;
-        let snapshots: Vec<_> = self.manifests(repo)?.into_iter().collect();
-        self.note_used(repo, &snapshots)?;
+        self.nearest().delete(&[Key::pointer(&shelf)]).await?;
+        let snapshots: Vec<_> = self.manifests(repo).await?.into_iter().collect();
+        self.note_used(repo, &snapshots).await?;
         // No manifest that was written since the listing: its id isn't noted.
         let objects = snapshots.into_iter().map(Object::Manifest);
-        self.delete_objects(repo, objects, &|| true)?;
-        Ok(self.tiers.delete_shelf(&shelf)?)
+        self.delete_objects(repo, objects, &|| true).await?;
+        Ok(self.tiers.delete_shelf(&shelf).await?)
     }
 
     /// Notes that no other snapshot may have one of these ids. Leaves a deletion notice as it is.
-    pub(super) fn note_used(&self, repo: &RepoName, ids: &[SnapshotId]) -> Result<(), StoreError> {
+    pub(super) async fn note_used(
+        &self,
+        repo: &RepoName,
+        ids: &[SnapshotId],
+    ) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let (mut deletions, version) = self.deletions(repo)?;
+            let (mut deletions, version) = self.deletions(repo).await?;
             if ids.iter().all(|&id| deletions.is_used(id)) {
                 return Ok(());
             }
@@ -45,7 +50,10 @@ impl Store {
             for &id in ids {
                 deletions.mark_used(id);
             }
-            match self.swap_deletions(repo, &deletions, version.as_ref()) {
+            match self
+                .swap_deletions(repo, &deletions, version.as_ref())
+                .await
+            {
                 Err(StoreError::Collecting) => {}
                 noted => return noted,
             }
@@ -62,7 +70,7 @@ mod tests {
     use cachewfs_format::ObjectId;
 
     use super::*;
-    use crate::testing::{manifest, pointer_to, protection};
+    use crate::testing::{manifest, now, pointer_to, protection};
     use crate::wrapped::{Call, Wrapped, outage};
     use crate::{BucketTier, DiskTier};
 
@@ -71,11 +79,9 @@ mod tests {
         let id = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
         let protection = protection(store, repo);
         let manifest = manifest(repo, id, 7);
-        let (_, digest) = store.put_manifest(&manifest, &protection).unwrap();
+        let (_, digest) = now(store.put_manifest(&manifest, &protection)).unwrap();
         let pointer = pointer_to(id, digest);
-        store
-            .swap_pointer(repo, (None, &pointer), &protection)
-            .unwrap();
+        now(store.swap_pointer(repo, (None, &pointer), &protection)).unwrap();
         id
     }
 
@@ -92,14 +98,14 @@ mod tests {
         let of_both = [store.lfs(), store.clone()];
         let id = of_both.clone().map(|store| publish(&store, &repo))[0];
 
-        store.delete(&repo).unwrap();
-        store.delete(&repo).unwrap();
+        now(store.delete(&repo)).unwrap();
+        now(store.delete(&repo)).unwrap();
 
         for store in of_both {
             assert!(is_used(&store, &repo, id));
-            assert_eq!(store.pointer(&repo).unwrap(), None);
-            assert!(store.manifest(&repo, id).unwrap().is_none());
-            let left = std::fs::read_dir(tier.directory(&store.shelf(&repo))).unwrap();
+            assert_eq!(now(store.pointer(&repo)).unwrap(), None);
+            assert!(now(store.manifest(&repo, id)).unwrap().is_none());
+            let left = std::fs::read_dir(tier.directory().directory(&store.shelf(&repo))).unwrap();
             let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
             left.sort();
             left.retain(|name| name != "lfs");
@@ -123,10 +129,10 @@ mod tests {
                 if is_late { Err(outage()) } else { Ok(()) }
             });
 
-            let outcome = Store::new(BucketTier::new(Arc::new(dies))).delete(&repo);
+            let outcome = now(Store::new(BucketTier::new(Arc::new(dies))).delete(&repo));
 
             let store = Store::new(tier);
-            let is_there = store.manifest(&repo, id).unwrap().is_some();
+            let is_there = now(store.manifest(&repo, id)).unwrap().is_some();
             assert!(is_there || is_used(&store, &repo, id), "{survived}");
             if outcome.is_ok() {
                 assert!(!is_there);

@@ -6,7 +6,8 @@
 //! collect, forget                  deleting
 //! clock                            the time line that makes deleting safe
 //! objects                          the trait: storage for objects
-//! disk, listing, share             a tier in a directory, which several daemons may share
+//! blocking                         between tasks and threads that may block
+//! disk, directory, listing, share  a tier in a directory, which several daemons may share
 //! open_bucket, bucket_metrics      what a tier in a bucket is for this crate, which has none
 //! copies                           local copies of a bucket, in memory and on disk
 //! tiers                            a directory, a bucket, or a bucket and its local copies
@@ -15,6 +16,7 @@
 //! ```
 
 mod archive;
+mod blocking;
 mod bucket_metrics;
 mod clock;
 mod collect;
@@ -27,6 +29,7 @@ mod contract_runs;
 mod copies;
 #[cfg(test)]
 mod damaged;
+mod directory;
 mod disk;
 mod error;
 mod forget;
@@ -50,6 +53,7 @@ mod tiers;
 mod wrapped;
 
 pub use archive::Archive;
+pub use blocking::wait;
 pub use bucket_metrics::{BucketMetrics, BucketOperation, BucketOutcome, BucketRequest};
 pub use clock::NoticePeriod;
 pub use collect::{

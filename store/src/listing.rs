@@ -5,9 +5,10 @@ use std::path::Path;
 
 use cachewfs_format::RepoName;
 
-use super::{DiskTier, TierError};
+use super::TierError;
+use super::directory::Directory;
 
-impl DiskTier {
+impl Directory {
     /// Returns all repositories that have a pointer, in no order.
     pub(super) fn published(&self) -> Result<Vec<RepoName>, TierError> {
         let mut found = Vec::new();
@@ -35,8 +36,9 @@ impl DiskTier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DiskTier;
     use crate::key::{Key, Shelf};
-    use crate::objects::Objects as _;
+    use crate::testing::ObjectsNow as _;
 
     #[test]
     fn finds_repositories_with_a_pointer_also_below_another() {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
+use async_trait::async_trait;
 use cachewfs_format::{RepoName, SegmentId};
 
 use super::TierError;
@@ -15,27 +16,32 @@ use super::key::{Key, Object, Shelf, ShelfPart};
 
 /// Storage for objects. An object appears whole or not at all.
 ///
-/// All calls may block for as long as the disk or the network takes, so they are for threads that
-/// may block.
+/// A call that is dropped may have been carried out, or may be carried out later. Either way its
+/// object is whole or isn't there.
+#[async_trait]
 pub trait Objects: Debug + Send + Sync {
     /// Fills `into` with the bytes of an object from `offset` on. Returns [`TierError::Truncated`]
     /// if the object is too short.
-    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError>;
+    async fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError>;
 
     /// Reads a whole object that is small enough for memory: a manifest or a pointer.
-    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError>;
+    async fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError>;
 
     /// Stores an object unless it exists. If several callers race, exactly one gets
     /// [`Written::New`].
-    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError>;
+    async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError>;
 
     /// Stores the segments that don't exist yet, and returns the number of bytes that are new. When
     /// this returns, they survive a crash. Their files may be gone.
-    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError>;
+    async fn create_segments(
+        &self,
+        shelf: &Shelf,
+        segments: Vec<NewSegment>,
+    ) -> Result<u64, TierError>;
 
     /// Replaces an object if its version is `expected`, or creates it if `expected` is `None`. If
     /// several callers race with the same expectation, exactly one gets [`Written::New`].
-    fn swap(
+    async fn swap(
         &self,
         key: &Key,
         expected: Option<&Version>,
@@ -43,21 +49,21 @@ pub trait Objects: Debug + Send + Sync {
     ) -> Result<Written, TierError>;
 
     /// Returns how long an object is and when it was stored, or `None` if it doesn't exist.
-    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError>;
+    async fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError>;
 
     /// Lists the manifests or the segments of a shelf, in no order. Leaves out names that this
     /// program doesn't write.
-    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError>;
+    async fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError>;
 
     /// Returns all repositories that have a pointer, in no order, and perhaps some that have none
     /// yet.
-    fn repositories(&self) -> Result<Vec<RepoName>, TierError>;
+    async fn repositories(&self) -> Result<Vec<RepoName>, TierError>;
 
     /// Deletes the objects that exist, concurrently if possible.
-    fn delete(&self, keys: &[Key]) -> Result<(), TierError>;
+    async fn delete(&self, keys: &[Key]) -> Result<(), TierError>;
 
     /// Moves a damaged segment out of the way, if it exists, so that it can be stored again.
-    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
+    async fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
 }
 
 /// A range of a segment.

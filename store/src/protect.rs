@@ -34,10 +34,10 @@ impl Protection {
 
 impl Store {
     /// Makes sure that `segments` and the manifest of `snapshot`, if there is one, exist, and that
-    /// no collector is about to delete them. Waits while a deletion notice has one of them. Blocks.
+    /// no collector is about to delete them. Waits while a deletion notice has one of them.
     ///
     /// Returns [`StoreError::Gone`] if an object doesn't exist: the snapshot has to be built again.
-    pub fn protect(
+    pub async fn protect(
         &self,
         repo: &RepoName,
         (snapshot, segments): (Option<SnapshotId>, &HashSet<SegmentId>),
@@ -50,17 +50,17 @@ impl Store {
         // The notice is read first and the objects are looked for afterwards. If a notice was
         // withdrawn before the read, its deletions are over, and a deleted object is missing here.
         // If a notice comes after the read, its collector finds the manifest at its second look.
-        let protection = self.wait_out_notice(repo, is_wanted, is_stopping)?;
+        let protection = self.wait_out_notice(repo, is_wanted, is_stopping).await?;
         let gone = |key: Key| Err(StoreError::Gone { key: key.boxed() });
         let shelf = self.shelf(repo);
         if let Some(id) = snapshot {
             let key = Key::manifest(&shelf, id);
-            if self.authoritative().stat(&key)?.is_none() {
+            if self.authoritative().stat(&key).await?.is_none() {
                 return gone(key);
             }
         }
         if !segments.is_empty() {
-            let present = self.segments(repo)?;
+            let present = self.segments(repo).await?;
             if let Some(&id) = segments.difference(&present).next() {
                 return gone(Key::segment(&shelf, id));
             }
@@ -70,7 +70,7 @@ impl Store {
 
     /// Reads the deletion notice until it has no object that this publish needs, or until its
     /// collector must have ended.
-    fn wait_out_notice(
+    async fn wait_out_notice(
         &self,
         repo: &RepoName,
         is_wanted: impl Fn(&Deletions) -> bool,
@@ -81,7 +81,7 @@ impl Store {
             // Taken before the read: all deadlines of the publisher count from here, and must not
             // count from a later moment than the one whose notice it saw.
             let read_at = self.clock.now();
-            let (deletions, version) = self.deletions(repo)?;
+            let (deletions, version) = self.deletions(repo).await?;
             // `since` is taken after the first read that saw this version, and compared with
             // `read_at`, which is before the last one. Both make the wait longer, never shorter.
             let since = match &seen {
@@ -96,17 +96,17 @@ impl Store {
             if is_stopping() {
                 return Err(StoreError::Stopping);
             }
-            self.clock.pause(POLL_INTERVAL.min(self.notice.0));
+            self.clock.pause(POLL_INTERVAL.min(self.notice.0)).await;
         }
     }
 
     /// Returns the deletion notice, which also has the ids of deleted snapshots.
-    pub(super) fn deletions(
+    pub(super) async fn deletions(
         &self,
         repo: &RepoName,
     ) -> Result<(Deletions, Option<Version>), StoreError> {
         let key = Key::deletions(&self.shelf(repo));
-        match self.authoritative().read_whole(&key)? {
+        match self.authoritative().read_whole(&key).await? {
             Some(found) => {
                 let deletions = parse(&key, &found.bytes, Deletions::parse)?;
                 Ok((deletions, Some(found.version)))

@@ -34,20 +34,20 @@ impl RevisionIndex {
     }
 
     /// Returns the snapshot whose archive of this kind has a TOC with the digest `toc`, or `None`
-    /// if there is none any more. The first call for a repository reads all its manifests. Blocks.
-    pub fn find(
+    /// if there is none any more. The first call for a repository reads all its manifests.
+    pub async fn find(
         &self,
         repo: &RepoName,
         kind: ArchiveKind,
         toc: &Digest,
     ) -> Result<Option<SnapshotId>, StoreError> {
-        for snapshot in self.store.snapshots(repo)? {
+        for snapshot in self.store.snapshots(repo).await? {
             let key = (repo.clone(), snapshot);
             let is_wanted = |tocs: &Tocs| tocs.get(&kind) == Some(toc);
             let known = self.known.lock().get(&key).map(is_wanted);
             let is_found = match known {
                 Some(is_found) => is_found,
-                None => match self.store.manifest(repo, snapshot) {
+                None => match self.store.manifest(repo, snapshot).await {
                     Ok(Some((manifest, _))) => {
                         let tocs = tocs(&manifest);
                         let is_found = is_wanted(&tocs);

@@ -13,13 +13,14 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
+use super::TierError;
+use super::directory::Directory;
 use super::key::Shelf;
-use super::{DiskTier, TierError};
 
 /// Older temporary files were left by a daemon that was killed.
 const ABANDONED: Duration = Duration::from_hours(24);
 
-impl DiskTier {
+impl Directory {
     /// Locks a shelf while segments are stored. Many daemons may hold this lock at the same time.
     pub(super) fn lock_for_storing(&self, shelf: &Shelf) -> Result<File, TierError> {
         self.lock_segments(shelf, File::lock_shared)
@@ -106,7 +107,8 @@ mod tests {
 
     use super::*;
     use crate::key::Key;
-    use crate::{Collection, Keep, NewSegment, Store};
+    use crate::testing::now;
+    use crate::{Collection, DiskTier, Keep, NewSegment, Store};
 
     fn tier(root: &Path) -> (DiskTier, RepoName) {
         let tier = DiskTier::create(root, &root.join("tmp")).unwrap();
@@ -119,21 +121,24 @@ mod tests {
         let (tier, repo) = tier(root.path());
         let store = Store::new(tier.clone());
         let id = |byte: u8| SegmentId(Digest::of(&[byte]));
-        let path = |byte| tier.path(&Key::segment(&Shelf::of_snapshots(&repo), id(byte)));
+        let path = |byte| {
+            tier.directory()
+                .path(&Key::segment(&Shelf::of_snapshots(&repo), id(byte)))
+        };
         let new = |byte: u8| {
             let file = root.path().join("tmp").join(byte.to_string());
             File::create(&file).unwrap().write_all(b"x").unwrap();
             let id = id(byte);
             NewSegment { id, file, len: 1 }
         };
-        store.put_segments(&repo, vec![new(1), new(2)]).unwrap();
+        now(store.put_segments(&repo, vec![new(1), new(2)])).unwrap();
         let long_ago = SystemTime::now() - 2 * ABANDONED;
         for byte in [1, 2] {
             let segment = File::open(path(byte)).unwrap();
             segment.set_modified(long_ago).unwrap();
         }
 
-        store.put_segments(&repo, vec![new(1)]).unwrap();
+        now(store.put_segments(&repo, vec![new(1)])).unwrap();
         let keep = Keep {
             snapshots: 1,
             age: ABANDONED,
@@ -144,7 +149,7 @@ mod tests {
             is_dry_run: false,
             is_stopping: &|| false,
         };
-        let collected = store.collect(&repo, collection).unwrap();
+        let collected = now(store.collect(&repo, collection)).unwrap();
 
         assert_eq!((collected.segments, collected.young_segments), (1, 1));
         assert!(path(1).exists());
@@ -162,7 +167,7 @@ mod tests {
         let long_ago = SystemTime::now() - 2 * ABANDONED;
         File::open(&old).unwrap().set_modified(long_ago).unwrap();
 
-        tier.sweep().unwrap();
+        tier.directory().sweep().unwrap();
 
         assert!(!old.exists() && new.exists());
     }

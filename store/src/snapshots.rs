@@ -125,43 +125,46 @@ impl Store {
 
     /// Stores finished segments, and drops the ones that exist already. Returns the number of bytes
     /// that are new.
-    pub fn put_segments(
+    pub async fn put_segments(
         &self,
         repo: &RepoName,
         segments: Vec<NewSegment>,
     ) -> Result<u64, StoreError> {
-        Ok(self
-            .nearest()
-            .create_segments(&self.shelf(repo), segments)?)
+        let shelf = self.shelf(repo);
+        let stored = self.nearest().create_segments(&shelf, segments);
+        Ok(stored.await?)
     }
 
     /// Returns the pointer, or `None` if nothing is published. It may be a second old, or older in
     /// an outage.
-    pub fn pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
-        Ok(self.dated_pointer(repo)?.map(|(pointer, _)| pointer))
+    pub async fn pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
+        Ok(self.dated_pointer(repo).await?.map(|(pointer, _)| pointer))
     }
 
     /// Returns the pointer as [`Store::pointer`] does, and when the tier that has it was asked.
-    pub fn dated_pointer(&self, repo: &RepoName) -> Result<Option<(Pointer, Instant)>, StoreError> {
-        self.pointer_in(self.nearest(), repo)
+    pub async fn dated_pointer(
+        &self,
+        repo: &RepoName,
+    ) -> Result<Option<(Pointer, Instant)>, StoreError> {
+        self.pointer_in(self.nearest(), repo).await
     }
 
     /// Returns the pointer from the authoritative tier. [`Store::pointer`] may return a cached one.
-    pub(super) fn authoritative_pointer(
+    pub(super) async fn authoritative_pointer(
         &self,
         repo: &RepoName,
     ) -> Result<Option<Pointer>, StoreError> {
-        let found = self.pointer_in(self.authoritative(), repo)?;
+        let found = self.pointer_in(self.authoritative(), repo).await?;
         Ok(found.map(|(pointer, _)| pointer))
     }
 
-    fn pointer_in(
+    async fn pointer_in(
         &self,
         objects: &dyn Objects,
         repo: &RepoName,
     ) -> Result<Option<(Pointer, Instant)>, StoreError> {
         let key = Key::pointer(&self.shelf(repo));
-        let Some(found) = objects.read_whole(&key)? else {
+        let Some(found) = objects.read_whole(&key).await? else {
             return Ok(None);
         };
         let pointer = parse(&key, &found.bytes, Pointer::parse)?;
@@ -169,10 +172,13 @@ impl Store {
     }
 
     /// Returns the pointers of `repos`. Each may be half a minute old.
-    pub fn recent_pointers(&self, repos: &[RepoName]) -> Vec<Result<Option<Pointer>, StoreError>> {
+    pub async fn recent_pointers(
+        &self,
+        repos: &[RepoName],
+    ) -> Vec<Result<Option<Pointer>, StoreError>> {
         let key = |repo| Key::pointer(&self.shelf(repo));
         let keys: Vec<Key> = repos.iter().map(key).collect();
-        let read = self.tiers.read_recent(&keys);
+        let read = self.tiers.read_recent(&keys).await;
         let pointer = |(key, found): (&Key, Result<Option<Whole>, TierError>)| {
             let pointer = found?.map(|found| parse(key, &found.bytes, Pointer::parse));
             pointer.transpose()
@@ -182,7 +188,7 @@ impl Store {
 
     /// Replaces the pointer if it still is `expected`. `protection` must cover the manifest of
     /// `new`.
-    pub fn swap_pointer(
+    pub async fn swap_pointer(
         &self,
         repo: &RepoName,
         (expected, new): (Option<&Pointer>, &Pointer),
@@ -191,7 +197,7 @@ impl Store {
         let key = Key::pointer(&self.shelf(repo));
         // This may be a cached pointer. If the bucket has another one by now, its version differs,
         // and the swap below is refused.
-        let present = self.nearest().read_whole(&key)?;
+        let present = self.nearest().read_whole(&key).await?;
         let pointer = match &present {
             Some(present) => Some(parse(&key, &present.bytes, Pointer::parse)?),
             None => None,
@@ -203,7 +209,7 @@ impl Store {
         let bytes = encode(&key, new.to_json())?;
         // Checked as late as possible: everything before the request counts towards the limit.
         self.check_time(protection, self.notice.pointer_limit())?;
-        let written = self.nearest().swap(&key, version.as_ref(), &bytes);
+        let written = self.nearest().swap(&key, version.as_ref(), &bytes).await;
         // Also after an error: the request may have been carried out although its answer was lost.
         self.has_changed();
         if matches!(written, Ok(Written::New)) {
@@ -214,13 +220,12 @@ impl Store {
 
     /// Returns all snapshots that exist: the current one, then the others by when they were
     /// replaced, the latest first.
-    pub fn newest_snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
-        let Some(current) = self.pointer(repo)? else {
+    pub async fn newest_snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
+        let Some(current) = self.pointer(repo).await? else {
             return Ok(Vec::new());
         };
-        let listed = self
-            .nearest()
-            .list(&self.shelf(repo), ShelfPart::Manifests)?;
+        let shelf = self.shelf(repo);
+        let listed = self.nearest().list(&shelf, ShelfPart::Manifests).await?;
         let snapshots = newest_first(&current, &listed).into_iter();
         Ok(snapshots.map(|(id, _)| id).collect())
     }
@@ -233,15 +238,14 @@ impl Store {
 
     /// Returns all repositories that have a published snapshot, in no order, and perhaps some that
     /// have none yet.
-    pub fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
-        Ok(self.nearest().repositories()?)
+    pub async fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
+        Ok(self.nearest().repositories().await?)
     }
 
     /// Returns the ids of all segments in the authoritative tier.
-    pub fn segments(&self, repo: &RepoName) -> Result<HashSet<SegmentId>, StoreError> {
-        let listed = self
-            .authoritative()
-            .list(&self.shelf(repo), ShelfPart::Segments)?;
+    pub async fn segments(&self, repo: &RepoName) -> Result<HashSet<SegmentId>, StoreError> {
+        let (shelf, objects) = (self.shelf(repo), self.authoritative());
+        let listed = objects.list(&shelf, ShelfPart::Segments).await?;
         let ids = listed
             .into_iter()
             .filter_map(|listed| listed.object.segment());
@@ -249,12 +253,11 @@ impl Store {
     }
 
     /// Returns all snapshots that exist, in no order.
-    pub(super) fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
-        let listed = self
-            .nearest()
-            .list(&self.shelf(repo), ShelfPart::Manifests)?
-            .into_iter();
+    pub(super) async fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
+        let shelf = self.shelf(repo);
+        let listed = self.nearest().list(&shelf, ShelfPart::Manifests).await?;
         Ok(listed
+            .into_iter()
             .filter_map(|listed| listed.object.manifest())
             .collect())
     }
@@ -268,7 +271,7 @@ mod tests {
 
     use super::*;
     use crate::DiskTier;
-    use crate::testing::protection;
+    use crate::testing::{now, protection};
 
     fn store() -> (tempfile::TempDir, DiskTier, Store, RepoName) {
         let directory = tempfile::tempdir().unwrap();
@@ -297,25 +300,20 @@ mod tests {
         let (first, second) = (pointer(1), pointer(2));
 
         assert_eq!(
-            store
-                .swap_pointer(&repo, (None, &first), &protection(&store, &repo))
-                .unwrap(),
+            now(store.swap_pointer(&repo, (None, &first), &protection(&store, &repo))).unwrap(),
             Written::New
         );
         assert_eq!(
-            store
-                .swap_pointer(&repo, (None, &second), &protection(&store, &repo))
-                .unwrap(),
+            now(store.swap_pointer(&repo, (None, &second), &protection(&store, &repo))).unwrap(),
             Written::TooLate
         );
-        assert_eq!(store.pointer(&repo).unwrap(), Some(first.clone()));
+        assert_eq!(now(store.pointer(&repo)).unwrap(), Some(first.clone()));
         assert_eq!(
-            store
-                .swap_pointer(&repo, (Some(&first), &second), &protection(&store, &repo))
+            now(store.swap_pointer(&repo, (Some(&first), &second), &protection(&store, &repo)))
                 .unwrap(),
             Written::New
         );
-        assert_eq!(store.pointer(&repo).unwrap(), Some(second));
+        assert_eq!(now(store.pointer(&repo)).unwrap(), Some(second));
     }
 
     #[test]
@@ -323,10 +321,11 @@ mod tests {
         let (_directory, tier, store, repo) = store();
         let key = Key::pointer(&store.shelf(&repo));
         let later = br#"{"version":2,"what":"nobody knows yet"}"#;
-        tier.swap(&key, None, later).unwrap();
+        now(tier.swap(&key, None, later)).unwrap();
 
-        let read = store.pointer(&repo);
-        let swapped = store.swap_pointer(&repo, (None, &pointer(1)), &protection(&store, &repo));
+        let read = now(store.pointer(&repo));
+        let swapped =
+            now(store.swap_pointer(&repo, (None, &pointer(1)), &protection(&store, &repo)));
 
         let is_refused = |error: StoreError| {
             matches!(
@@ -339,6 +338,6 @@ mod tests {
         };
         assert!(is_refused(read.unwrap_err()));
         assert!(is_refused(swapped.unwrap_err()));
-        assert_eq!(tier.read_whole(&key).unwrap().unwrap().bytes, later);
+        assert_eq!(now(tier.read_whole(&key)).unwrap().unwrap().bytes, later);
     }
 }

@@ -4,12 +4,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt as _};
+
 use super::copies::Copies;
 use super::key::{Key, Shelf};
 use super::objects::{DirectUrl, Extent, Objects, Whole};
 use super::open_bucket::BucketTier;
 use super::reads::Reads;
 use super::{BucketMetrics, DiskTier, TierError};
+
+/// At most this many pointers are read at the same time for a listing.
+pub(super) const MAX_READERS: usize = 16;
 
 /// The tiers of a store.
 #[derive(Clone, Debug)]
@@ -98,8 +103,8 @@ impl Tiers {
     }
 
     /// Starts to make local copies of extents that will be read soon, as far as nothing else is in
-    /// flight. Looks at the disk. Without local copies, does nothing.
-    pub fn fetch_local_soon(&self, wanted: &[Extent]) {
+    /// flight. Without local copies, does nothing.
+    pub fn fetch_local_soon(&self, wanted: Vec<Extent>) {
         match self {
             Self::Directory(_) | Self::Bucket(_) => {}
             Self::Copies(copies) => copies.fetch_local_soon(wanted),
@@ -107,7 +112,7 @@ impl Tiers {
     }
 
     /// Returns a URL from which a client may read the extent directly, if direct reads are
-    /// configured and the extent has no local copy. Looks at the disk.
+    /// configured and the extent has no local copy.
     pub(super) async fn direct(&self, wanted: &Extent) -> Option<DirectUrl> {
         match self {
             Self::Directory(_) => None,
@@ -117,30 +122,31 @@ impl Tiers {
     }
 
     /// Reads objects like [`Objects::read_whole`], but each may be half a minute old.
-    pub fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+    pub async fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
         match self {
             Self::Directory(_) | Self::Bucket(_) => {
                 let objects = self.authoritative();
-                keys.iter().map(|key| objects.read_whole(key)).collect()
+                let reads: Vec<_> = keys.iter().map(|key| objects.read_whole(key)).collect();
+                stream::iter(reads).buffered(MAX_READERS).collect().await
             }
-            Self::Copies(copies) => copies.read_recent(keys),
+            Self::Copies(copies) => copies.read_recent(keys).await,
         }
     }
 
     /// Drops the local copies of an object, because they are damaged. Returns whether there may
     /// have been some.
-    pub fn drop_copies(&self, key: &Key) -> bool {
+    pub async fn drop_copies(&self, key: &Key) -> bool {
         match self {
             Self::Directory(_) | Self::Bucket(_) => false,
             Self::Copies(copies) => {
-                copies.drop_damaged(key);
+                copies.drop_damaged(key).await;
                 true
             }
         }
     }
 
     /// Evicts half of the disk copies, or all, if they are on the filesystem of `path`. Returns
-    /// whether there were any.
+    /// whether there were any. Blocks.
     pub(super) fn make_room(&self, path: &Path, all: bool) -> bool {
         match self {
             Self::Directory(_) | Self::Bucket(_) => false,
@@ -150,12 +156,12 @@ impl Tiers {
 
     /// Deletes the rest of a shelf whose pointer and manifests are gone, except for the deletion
     /// notice and the LFS shelf below the shelf.
-    pub fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+    pub async fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
         match self {
-            Self::Directory(disk) => disk.delete_shelf(shelf),
+            Self::Directory(disk) => disk.delete_shelf(shelf).await,
             // Another daemon may be about to name the segments in the bucket.
             Self::Bucket(_) => Ok(()),
-            Self::Copies(copies) => copies.drop_shelf(shelf),
+            Self::Copies(copies) => copies.drop_shelf(shelf).await,
         }
     }
 }

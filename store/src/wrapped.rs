@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use cachewfs_format::{RepoName, SegmentId};
 use cachewfs_tests::Dice;
 
@@ -34,8 +35,8 @@ type Hook = dyn Fn(Call) -> Result<(), BucketError> + Send + Sync;
 /// Objects with hooks before and after each call.
 pub(crate) struct Wrapped {
     inner: Arc<dyn Objects>,
-    before: Box<Hook>,
-    after: Box<Hook>,
+    before: Arc<Hook>,
+    after: Arc<Hook>,
 }
 
 impl fmt::Debug for Wrapped {
@@ -51,8 +52,8 @@ impl Wrapped {
     ) -> Self {
         Self {
             inner,
-            before: Box::new(before),
-            after: Box::new(|_| Ok(())),
+            before: Arc::new(before),
+            after: Arc::new(|_| Ok(())),
         }
     }
 
@@ -63,7 +64,7 @@ impl Wrapped {
         self,
         after: impl Fn(Call) -> Result<(), BucketError> + Send + Sync + 'static,
     ) -> Self {
-        let after = Box::new(after);
+        let after = Arc::new(after);
         Self { after, ..self }
     }
 
@@ -97,16 +98,23 @@ impl Wrapped {
         })
     }
 
-    fn ask<T>(
+    async fn ask<T>(
         &self,
         (call, key): (Call, &Key),
-        work: impl FnOnce() -> Result<T, TierError>,
+        work: impl Future<Output = Result<T, TierError>>,
     ) -> Result<T, TierError> {
-        (self.before)(call).map_err(failed_at(key))?;
-        let done = work()?;
-        (self.after)(call).map_err(failed_at(key))?;
+        run(&self.before, (call, key)).await?;
+        let done = work.await?;
+        run(&self.after, (call, key)).await?;
         Ok(done)
     }
+}
+
+/// Runs a hook on a thread that may block.
+async fn run(hook: &Arc<Hook>, (call, key): (Call, &Key)) -> Result<(), TierError> {
+    let hook = Arc::clone(hook);
+    let ran = tokio::task::spawn_blocking(move || hook(call)).await;
+    ran.unwrap().map_err(failed_at(key))
 }
 
 fn failed_at(key: &Key) -> impl Fn(BucketError) -> TierError + use<> {
@@ -127,9 +135,12 @@ pub(crate) fn refusal() -> BucketError {
     BucketError::Refusal("the bucket refuses the request".into())
 }
 
+#[async_trait]
 impl Objects for Wrapped {
-    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
-        let outcome = self.ask((Call::Read, key), || self.inner.read_at(key, offset, into));
+    async fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
+        let outcome = self
+            .ask((Call::Read, key), self.inner.read_at(key, offset, into))
+            .await;
         if outcome.is_err() {
             let half = into.len() / 2;
             into[half..].fill(0xee);
@@ -137,16 +148,22 @@ impl Objects for Wrapped {
         outcome
     }
 
-    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        self.ask((Call::ReadWhole, key), || self.inner.read_whole(key))
+    async fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        self.ask((Call::ReadWhole, key), self.inner.read_whole(key))
+            .await
     }
 
-    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.ask((Call::Create, key), || self.inner.create(key, bytes))
+    async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
+        self.ask((Call::Create, key), self.inner.create(key, bytes))
+            .await
     }
 
     /// Leaves the files of the caller, as a bucket does.
-    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
+    async fn create_segments(
+        &self,
+        shelf: &Shelf,
+        segments: Vec<NewSegment>,
+    ) -> Result<u64, TierError> {
         let copy = |segment: NewSegment| {
             let file = segment.file.with_extension("copy");
             std::fs::copy(&segment.file, &file).unwrap();
@@ -155,47 +172,50 @@ impl Objects for Wrapped {
         let at = Key::pointer(shelf);
         let copies: Vec<_> = segments.into_iter().map(copy).collect();
         let call = Call::CreateSegments;
-        (self.before)(call).map_err(failed_at(&at))?;
-        if let Err(error) = (self.after)(call) {
+        run(&self.before, (call, &at)).await?;
+        if let Err(error) = run(&self.after, (call, &at)).await {
             let half = copies[..copies.len() / 2].to_vec();
-            self.inner.create_segments(shelf, half)?;
-            return Err(failed_at(&at)(error));
+            self.inner.create_segments(shelf, half).await?;
+            return Err(error);
         }
-        self.inner.create_segments(shelf, copies)
+        self.inner.create_segments(shelf, copies).await
     }
 
-    fn swap(
+    async fn swap(
         &self,
         key: &Key,
         expected: Option<&Version>,
         bytes: &[u8],
     ) -> Result<Written, TierError> {
-        self.ask((Call::Swap, key), || self.inner.swap(key, expected, bytes))
+        self.ask((Call::Swap, key), self.inner.swap(key, expected, bytes))
+            .await
     }
 
-    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        self.ask((Call::Stat, key), || self.inner.stat(key))
+    async fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+        self.ask((Call::Stat, key), self.inner.stat(key)).await
     }
 
-    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
+    async fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let at = Key::pointer(shelf);
-        self.ask((Call::List, &at), || self.inner.list(shelf, part))
+        self.ask((Call::List, &at), self.inner.list(shelf, part))
+            .await
     }
 
-    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+    async fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
         let at = Key::pointer(&anywhere());
-        self.ask((Call::List, &at), || self.inner.repositories())
+        self.ask((Call::List, &at), self.inner.repositories()).await
     }
 
-    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+    async fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         let any = Key::pointer(&anywhere());
         let at = keys.first().unwrap_or(&any);
-        self.ask((Call::Delete, at), || self.inner.delete(keys))
+        self.ask((Call::Delete, at), self.inner.delete(keys)).await
     }
 
-    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
+    async fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         let at = Key::segment(shelf, id);
-        self.ask((Call::SetAside, &at), || self.inner.set_aside(shelf, id))
+        self.ask((Call::SetAside, &at), self.inner.set_aside(shelf, id))
+            .await
     }
 }
 

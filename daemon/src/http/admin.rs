@@ -53,12 +53,13 @@ async fn forget_published(
     repo: RepoName,
     snapshots: Snapshots,
 ) -> Result<bool, ApiError> {
-    let delete = move || {
-        let is_published = app.store.pointer(&repo)?.is_some();
+    let delete = async move {
+        let is_published = app.store.pointer(&repo).await?.is_some();
         if snapshots == Snapshots::Deleted {
-            app.store.delete(&repo)?;
+            app.store.delete(&repo).await?;
         }
         Ok(is_published)
     };
-    tokio::task::spawn_blocking(delete).await?
+    // In a task of its own, so that it goes on if the client goes away.
+    tokio::spawn(delete).await?
 }

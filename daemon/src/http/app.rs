@@ -37,8 +37,7 @@ pub(super) struct App {
 impl App {
     /// Returns all repositories of which this daemon has a mirror, and those that are in the store
     /// without one: another daemon publishes them, or this one did before its mirror was removed.
-    /// Blocks.
-    pub(super) fn repositories(
+    pub(super) async fn repositories(
         &self,
     ) -> Result<BTreeMap<RepoName, Option<Arc<Repository>>>, StoreError> {
         let mut all: BTreeMap<_, _> = self
@@ -47,7 +46,7 @@ impl App {
             .into_iter()
             .map(|repository| (repository.name().clone(), Some(repository)))
             .collect();
-        for repo in self.store.repositories()? {
+        for repo in self.store.repositories().await? {
             if self.context.check(&repo).is_ok() {
                 all.entry(repo).or_insert(None);
             }

@@ -26,8 +26,12 @@ const READ_AHEAD: u64 = 32 << 20;
 
 /// A source of byte ranges.
 pub(super) trait RangeSource: Send + Sync + 'static {
-    /// Fills `into` with the bytes from `start` on. Blocks.
-    fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError>;
+    /// Fills `block` with the bytes from `start` on.
+    fn fill(
+        self: &Arc<Self>,
+        start: u64,
+        block: Block,
+    ) -> impl Future<Output = Result<Block, ApiError>> + Send;
 
     /// Fills `into` with the bytes from `start` on if that needs no waiting. Returns whether it
     /// did.
@@ -41,8 +45,9 @@ pub(super) trait RangeSource: Send + Sync + 'static {
 }
 
 impl RangeSource for Archive {
-    fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError> {
-        self.read(start, into).map_err(ApiError::from)
+    async fn fill(self: &Arc<Self>, start: u64, mut block: Block) -> Result<Block, ApiError> {
+        self.read(start, block.as_mut()).await?;
+        Ok(block)
     }
 
     fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
@@ -55,8 +60,12 @@ impl RangeSource for Archive {
 }
 
 impl RangeSource for File {
-    fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError> {
-        self.read_exact_at(into, start).map_err(ApiError::Read)
+    async fn fill(self: &Arc<Self>, start: u64, mut block: Block) -> Result<Block, ApiError> {
+        let file = Arc::clone(self);
+        let read = move || file.read_exact_at(block.as_mut(), start).map(|()| block);
+        tokio::task::spawn_blocking(read)
+            .await?
+            .map_err(ApiError::Read)
     }
 
     fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
@@ -127,12 +136,7 @@ impl ArchiveReader {
         // flight.
         self.next_check = range.start + READ_AHEAD / 8;
         let soon = range.start..range.end.min(range.start + READ_AHEAD);
-        let archive = Arc::clone(&self.archive);
-        // In another thread, because it looks at the disk. Nobody waits for the result: if it
-        // fails, `read` fetches the bytes itself.
-        drop(tokio::task::spawn_blocking(move || {
-            archive.fetch_local_soon(soon);
-        }));
+        self.archive.fetch_local_soon(soon);
     }
 }
 
@@ -175,9 +179,7 @@ async fn fetch_and_read(
     if source.read_now(start, block.as_mut()) {
         return Ok(block);
     }
-    let source = Arc::clone(source);
-    let read = move || source.read(start, block.as_mut()).map(|()| block);
-    tokio::task::spawn_blocking(read).await?
+    source.fill(start, block).await
 }
 
 fn split(range: Range<u64>, block: Block) -> (Bytes, Range<u64>) {

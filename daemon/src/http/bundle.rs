@@ -43,15 +43,11 @@ pub(super) async fn bundle(
             None => ApiError::NotReady { repo, state },
         });
     }
-    let (store, name) = (app.store.clone(), repo.clone());
-    let tips = move || {
-        let manifest = store.manifest(&name, SnapshotId::first(base))?;
-        let tips = manifest.map(|(manifest, _)| manifest.tips);
-        Ok::<HashSet<_>, ApiError>(tips.into_iter().flatten().collect())
-    };
     // A clone that was restored from the snapshot of that commit has all objects that the
     // snapshot's refs reached, so the bundle can leave them out.
-    let known = tokio::task::spawn_blocking(tips).await??;
+    let manifest = app.store.manifest(&repo, SnapshotId::first(base)).await?;
+    let tips = manifest.map(|(manifest, _)| manifest.tips);
+    let known: HashSet<_> = tips.into_iter().flatten().collect();
     let bundle = app.bundles.get(&repository, base, known).await;
     let bundle = match bundle.map_err(ApiError::of_known_repository)? {
         Bundle::File(bundle) => bundle,

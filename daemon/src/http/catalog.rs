@@ -132,7 +132,7 @@ impl Catalog {
     ///
     /// Changes by this daemon are seen at once, changes by other daemons within [`MAX_AGE`].
     pub(super) async fn find(
-        self: &Arc<Self>,
+        &self,
         repo: &RepoName,
         (revision, kind): (Revision, ArchiveKind),
     ) -> Result<Option<PublishedArchive>, ApiError> {
@@ -144,23 +144,21 @@ impl Catalog {
         if let Some(lookup) = known.filter(|lookup| lookup.changes == changes) {
             return Ok(Some(lookup.published));
         }
-        let (catalog, repo) = (Arc::clone(self), repo.clone());
-        let look = move || match revision {
+        let found = match revision {
             // The store may have remembered the pointer. Then the lookup is as old as the pointer:
             // otherwise the two times would add up.
-            Revision::Current => catalog.dated_current(&repo, kind),
+            Revision::Current => self.dated_current(repo, kind).await?,
             Revision::Snapshot(snapshot) => {
-                let found = catalog.of_snapshot(&repo, (snapshot, kind))?;
-                Ok(found.map(|published| (published, started_at)))
+                let found = self.of_snapshot(repo, (snapshot, kind)).await?;
+                found.map(|published| (published, started_at))
             }
             Revision::Toc(toc) => {
-                let found = catalog.of_toc(&repo, (toc, kind))?;
-                Ok(found.map(|published| (published, started_at)))
+                let found = self.of_toc(repo, (toc, kind)).await?;
+                found.map(|published| (published, started_at))
             }
         };
-        let found: Result<_, ApiError> = tokio::task::spawn_blocking(look).await?;
         // Only archives that exist are cached, so that a first snapshot is seen at once.
-        let Some((published, read_at)) = found? else {
+        let Some((published, read_at)) = found else {
             return Ok(None);
         };
         let lookup = Lookup {
@@ -171,24 +169,24 @@ impl Catalog {
         Ok(Some(published))
     }
 
-    /// Returns the current archive, or `None` if nothing is published. Blocks.
-    pub(super) fn current(
+    /// Returns the current archive, or `None` if nothing is published.
+    pub(super) async fn current(
         &self,
         repo: &RepoName,
         kind: ArchiveKind,
     ) -> Result<Option<PublishedArchive>, ApiError> {
-        let found = self.dated_current(repo, kind)?;
+        let found = self.dated_current(repo, kind).await?;
         Ok(found.map(|(published, _)| published))
     }
 
-    /// Returns the current archive, and when its pointer was read. Blocks.
-    fn dated_current(
+    /// Returns the current archive, and when its pointer was read.
+    async fn dated_current(
         &self,
         repo: &RepoName,
         kind: ArchiveKind,
     ) -> Result<Option<(PublishedArchive, Instant)>, ApiError> {
         let store = self.store_of(kind);
-        let Some((pointer, read_at)) = store.dated_pointer(repo)? else {
+        let Some((pointer, read_at)) = store.dated_pointer(repo).await? else {
             return Ok(None);
         };
         let key = (repo.clone(), pointer.snapshot, kind);
@@ -196,7 +194,7 @@ impl Catalog {
         if let Some(published) = self.parsed.get(&key, version) {
             return Ok(Some((published, read_at)));
         }
-        let manifest = store.current_manifest(repo, &pointer)?;
+        let manifest = store.current_manifest(repo, &pointer).await?;
         let published = self
             .published(&manifest, kind)
             .ok_or_else(|| ApiError::NoCheckout { repo: repo.clone() })?;
@@ -204,15 +202,15 @@ impl Catalog {
         Ok(Some((published, read_at)))
     }
 
-    /// Returns the archive of a snapshot, or `None` if it isn't published or is deleted. Blocks.
-    pub(super) fn of_snapshot(
+    /// Returns the archive of a snapshot, or `None` if it isn't published or is deleted.
+    pub(super) async fn of_snapshot(
         &self,
         repo: &RepoName,
         (snapshot, kind): (SnapshotId, ArchiveKind),
     ) -> Result<Option<PublishedArchive>, ApiError> {
         let store = self.store_of(kind);
         let snapshot = id_of(snapshot, kind);
-        let Some(written_at) = store.manifest_written_at(repo, snapshot)? else {
+        let Some(written_at) = store.manifest_written_at(repo, snapshot).await? else {
             return Ok(None);
         };
         let key = (repo.clone(), snapshot, kind);
@@ -220,7 +218,7 @@ impl Catalog {
         if let Some(published) = self.parsed.get(&key, version) {
             return Ok(Some(published));
         }
-        let manifest = store.manifest(repo, snapshot)?;
+        let manifest = store.manifest(repo, snapshot).await?;
         let published = manifest.and_then(|(manifest, _)| self.published(&manifest, kind));
         if let Some(published) = &published {
             self.parsed.put(key, version, published.clone());
@@ -229,16 +227,16 @@ impl Catalog {
     }
 
     /// Returns the revision whose TOC has the digest `toc`, or `None` if it doesn't exist or is
-    /// deleted. Blocks.
-    fn of_toc(
+    /// deleted.
+    async fn of_toc(
         &self,
         repo: &RepoName,
         (toc, kind): (Digest, ArchiveKind),
     ) -> Result<Option<PublishedArchive>, ApiError> {
-        let Some(snapshot) = self.revisions_of(kind).find(repo, kind, &toc)? else {
+        let Some(snapshot) = self.revisions_of(kind).find(repo, kind, &toc).await? else {
             return Ok(None);
         };
-        let published = self.of_snapshot(repo, (snapshot, kind))?;
+        let published = self.of_snapshot(repo, (snapshot, kind)).await?;
         // The snapshot may have been deleted and published again with other bytes.
         Ok(published.filter(|published| published.etag == etag(&toc)))
     }

@@ -139,22 +139,18 @@ impl Build {
             status = self.repository.status_when(|status| self.has_ended(status)) => status,
             () = self.app.context.stop.cancelled() => return Err(RepositoryError::Stopping.into()),
         };
-        let (catalog, repo) = (
-            Arc::clone(&self.app.catalog),
-            self.repository.name().clone(),
-        );
-        let (kind, first) = (self.kind, status.first_snapshot);
-        let find = move || {
-            // A slow client may get here when a later snapshot is current. It needs the one whose
-            // segments it has received.
-            if let Some(first) = first
-                && let Some(published) = catalog.of_snapshot(&repo, (first, kind))?
-            {
-                return Ok(Some(published));
-            }
-            catalog.current(&repo, kind)
+        let (catalog, repo, kind) = (&self.app.catalog, self.repository.name(), self.kind);
+        // A slow client may get here when a later snapshot is current. It needs the one whose
+        // segments it has received.
+        let of_first = match status.first_snapshot {
+            Some(first) => catalog.of_snapshot(repo, (first, kind)).await?,
+            None => None,
         };
-        match (tokio::task::spawn_blocking(find).await??, status.failure) {
+        let found = match of_first {
+            Some(published) => Some(published),
+            None => catalog.current(repo, kind).await?,
+        };
+        match (found, status.failure) {
             // Only without an archive: another daemon may have published although this run failed.
             (None, Some(failure)) => Err(failure.error.into()),
             (published, _) => Ok(published),

@@ -20,29 +20,25 @@ const MAX_REFS: usize = 1000;
 /// Answers `GET /api/v1/repos`.
 pub(super) async fn list(app: Arc<App>, caller: Caller) -> Result<Json<RepoList>, ApiError> {
     let hosts = app.context.config.now().upstreams.keys().cloned().collect();
-    let read = move || {
-        let mut repositories = app.repositories()?;
-        repositories.retain(|repo, _| may_read(&app, &caller, repo));
-        let (names, mirrored): (Vec<_>, Vec<_>) = repositories.into_iter().unzip();
-        let pointers = app.store.recent_pointers(&names);
-        let lfs = app.store_of(ArchiveKind::Lfs).recent_pointers(&names);
-        let mut described = Vec::new();
-        for (((repo, mirrored), pointer), lfs) in names.iter().zip(mirrored).zip(pointers).zip(lfs)
-        {
-            let (pointer, lfs) = (unless_away(pointer)?, unless_away(lfs)?);
-            // A repository in the store without a pointer is not published yet.
-            if mirrored.is_some() || pointer.is_some() {
-                let pointers = Pointers {
-                    snapshot: pointer.as_ref(),
-                    lfs: lfs.as_ref(),
-                };
-                let mirrored = mirrored.as_deref();
-                described.push(describe(repo, mirrored, pointers, Audience::Client));
-            }
+    let mut repositories = app.repositories().await?;
+    repositories.retain(|repo, _| may_read(&app, &caller, repo));
+    let (names, mirrored): (Vec<_>, Vec<_>) = repositories.into_iter().unzip();
+    let pointers = app.store.recent_pointers(&names).await;
+    let lfs = app.store_of(ArchiveKind::Lfs);
+    let lfs = lfs.recent_pointers(&names).await;
+    let mut repos = Vec::new();
+    for (((repo, mirrored), pointer), lfs) in names.iter().zip(mirrored).zip(pointers).zip(lfs) {
+        let (pointer, lfs) = (unless_away(pointer)?, unless_away(lfs)?);
+        // A repository in the store without a pointer is not published yet.
+        if mirrored.is_some() || pointer.is_some() {
+            let pointers = Pointers {
+                snapshot: pointer.as_ref(),
+                lfs: lfs.as_ref(),
+            };
+            let mirrored = mirrored.as_deref();
+            repos.push(describe(repo, mirrored, pointers, Audience::Client));
         }
-        Ok::<_, ApiError>(described)
-    };
-    let repos = tokio::task::spawn_blocking(read).await??;
+    }
     Ok(Json(RepoList { repos, hosts }))
 }
 
@@ -65,25 +61,22 @@ pub(super) async fn one(app: Arc<App>, repo: RepoName) -> Result<Json<RepoDetail
         Some(repository) => refs(&app, repository).await,
         None => None,
     };
-    let read = move || -> Result<RepoDetail, ApiError> {
-        let lfs = unless_away(app.store_of(ArchiveKind::Lfs).pointer(&repo))?;
-        let pointer = app.store.pointer(&repo)?;
-        let pointers = Pointers {
-            snapshot: pointer.as_ref(),
-            lfs: lfs.as_ref(),
-        };
-        let status = describe(&repo, repository.as_deref(), pointers, Audience::Client);
-        if !status.has_mirror && status.published.is_none() {
-            return Err(ApiError::UnknownRepo { repo });
-        }
-        // If the snapshots can't be read, the rest of the answer, such as the reason, is still
-        // useful.
-        let newest = app.status.newest_snapshots(&app.store, &repo);
-        let newest = newest.unwrap_or_default();
-        let overview = with_snapshots(status, repository.as_deref(), newest);
-        Ok(RepoDetail { overview, refs })
+    let lfs = unless_away(app.store_of(ArchiveKind::Lfs).pointer(&repo).await)?;
+    let pointer = app.store.pointer(&repo).await?;
+    let pointers = Pointers {
+        snapshot: pointer.as_ref(),
+        lfs: lfs.as_ref(),
     };
-    Ok(Json(tokio::task::spawn_blocking(read).await??))
+    let status = describe(&repo, repository.as_deref(), pointers, Audience::Client);
+    if !status.has_mirror && status.published.is_none() {
+        return Err(ApiError::UnknownRepo { repo });
+    }
+    // If the snapshots can't be read, the rest of the answer, such as the reason, is still
+    // useful.
+    let newest = app.status.newest_snapshots(&app.store, &repo).await;
+    let newest = newest.unwrap_or_default();
+    let overview = with_snapshots(status, repository.as_deref(), newest);
+    Ok(Json(RepoDetail { overview, refs }))
 }
 
 /// Returns the refs of a mirror, or `None` if there is no mirror or it can't be read. The task of

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::mirror::Git;
 use crate::store::{
     Claim, Collection, Lease, Leases, NewSegment, Protection, Store, StoreError, Written,
-    log_collected, log_failed_collection,
+    log_collected, log_failed_collection, wait,
 };
 
 /// The shelf that a publish writes to, and what it needs for that.
@@ -62,7 +62,7 @@ impl<'a> Commit<'a> {
         // repository should cost no writes to the store.
         let mut commit = Self {
             target,
-            pointer: store.pointer(repo)?,
+            pointer: wait(store.pointer(repo))?,
             lease: None,
         };
         let mut state = match look(&commit)? {
@@ -70,14 +70,14 @@ impl<'a> Commit<'a> {
             ControlFlow::Continue(state) => state,
         };
         let terms = (target.config.store.lease_ttl, commit.fence());
-        commit.lease = match target.leases.claim(store, repo, terms) {
+        commit.lease = match wait(target.leases.claim(store, repo, terms)) {
             Claim::Lease(lease) => Some(lease),
             Claim::None => None,
             Claim::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
         };
         // Read again under the lease: its previous holder may just have published. The claim has
         // read the lease, which drops the remembered pointer, so this read is fresh.
-        let pointer = store.pointer(repo)?;
+        let pointer = wait(store.pointer(repo))?;
         if pointer != commit.pointer {
             commit.pointer = pointer;
             state = match look(&commit)? {
@@ -114,10 +114,10 @@ impl<'a> Commit<'a> {
         // Both checks come before the upload, which is expensive: if another daemon has published
         // meanwhile, the swap of the pointer would fail anyway.
         self.check_lease()?;
-        if store.pointer(repo)? != self.pointer {
+        if wait(store.pointer(repo))? != self.pointer {
             return Err(PublishError::Raced);
         }
-        let new_bytes = store.put_segments(repo, segments)?;
+        let new_bytes = wait(store.put_segments(repo, segments))?;
         self.check_fence()?;
         // This may wait for some seconds, so it comes before the segments are protected: the
         // protection lasts only a short time, in which the manifest must be written.
@@ -128,7 +128,7 @@ impl<'a> Commit<'a> {
         // manifest.
         let protection = self.protect(None, &manifest.segments())?;
         manifest.snapshot = id.free(store, (manifest, unwritten), &protection)?;
-        let (written, digest) = store.put_manifest(manifest, &protection)?;
+        let (written, digest) = wait(store.put_manifest(manifest, &protection))?;
         // A manifest is only created, never replaced: of two daemons that chose one id, one loses.
         if written == Written::TooLate {
             return Err(PublishError::Raced);
@@ -142,7 +142,7 @@ impl<'a> Commit<'a> {
         // Protected before it is read: a collector may be about to delete this manifest. Segments
         // need no protection of their own, because they are deleted after their manifest.
         let protection = self.protect(Some(snapshot), &HashSet::new())?;
-        let manifest = self.target.store.manifest(self.target.repo, snapshot)?;
+        let manifest = wait(self.target.store.manifest(self.target.repo, snapshot))?;
         let (manifest, digest) = manifest.ok_or(PublishError::Raced)?;
         self.point_to((&manifest, digest), &protection)
     }
@@ -155,7 +155,9 @@ impl<'a> Commit<'a> {
         let Target {
             store, repo, git, ..
         } = self.target;
-        Ok(store.protect(repo, (snapshot, segments), || git.is_stopping())?)
+        Ok(wait(store.protect(repo, (snapshot, segments), || {
+            git.is_stopping()
+        }))?)
     }
 
     /// Makes the snapshot of a manifest in the store current, then collects garbage if the store is
@@ -197,7 +199,7 @@ impl<'a> Commit<'a> {
             // token.
             fence: self.fence().max(self.lease().map_or(0, Lease::token)),
         };
-        if store.swap_pointer(repo, (expected, &pointer), protection)? == Written::TooLate {
+        if wait(store.swap_pointer(repo, (expected, &pointer), protection))? == Written::TooLate {
             return Err(PublishError::Raced);
         }
         if store.collects_without_waiting() {
@@ -220,7 +222,7 @@ impl<'a> Commit<'a> {
             is_dry_run: false,
             is_stopping: &|| git.is_stopping(),
         };
-        match store.collect(repo, collection) {
+        match wait(store.collect(repo, collection)) {
             Ok(collected) => log_collected(repo, &collected),
             Err(error) => log_failed_collection(repo, &error),
         }
@@ -247,7 +249,7 @@ impl<'a> Commit<'a> {
         let Some(lease) = &self.lease else {
             return Ok(());
         };
-        let pointer = self.target.store.pointer(self.target.repo)?;
+        let pointer = wait(self.target.store.pointer(self.target.repo))?;
         if pointer.is_some_and(|pointer| pointer.fence > lease.token()) {
             return Err(PublishError::LeaseLost);
         }

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use cachewfs_format::{Digest, Manifest, ObjectId, RepoName, SnapshotId};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::PublishError;
@@ -16,7 +17,10 @@ use super::new_id::NewId;
 use crate::base::seconds_since_epoch;
 use crate::config::Config;
 use crate::mirror::Git;
-use crate::store::{DiskTier, Holder, Leases, Store};
+use crate::store::{DiskTier, Holder, Leases, Store, wait};
+
+/// Runs the calls of the store. A publish runs on a thread of a runtime.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 /// A shelf, and what two daemons need to publish to it.
 struct World {
@@ -94,7 +98,7 @@ impl World {
     }
 
     fn current(&self) -> Option<SnapshotId> {
-        let pointer = self.store.pointer(&self.repo).unwrap();
+        let pointer = wait(self.store.pointer(&self.repo)).unwrap();
         pointer.map(|pointer| pointer.snapshot)
     }
 }
@@ -109,8 +113,9 @@ fn look(_: &Commit<'_>) -> Result<ControlFlow<u64, ()>, PublishError> {
     Ok(ControlFlow::Continue(()))
 }
 
-#[tokio::test]
-async fn a_snapshot_that_came_before_the_lease_is_seen() {
+#[test]
+fn a_snapshot_that_came_before_the_lease_is_seen() {
+    let _runtime = RUNTIME.enter();
     for world in World::of_each_shelf() {
         let looks = Cell::new(0);
         let look = |commit: &Commit<'_>| {
@@ -129,8 +134,9 @@ async fn a_snapshot_that_came_before_the_lease_is_seen() {
     }
 }
 
-#[tokio::test]
-async fn one_daemon_publishes_at_a_time() {
+#[test]
+fn one_daemon_publishes_at_a_time() {
+    let _runtime = RUNTIME.enter();
     for world in World::of_each_shelf() {
         let build = |commit: &Commit<'_>, ()| {
             let other = Commit::attempt(world.target(1), look, |_, ()| unreachable!());
@@ -142,7 +148,13 @@ async fn one_daemon_publishes_at_a_time() {
 
         assert_eq!(attempt.unwrap(), Attempt::Done(0));
         assert_eq!(world.current(), Some(id(1)));
-        assert_eq!(world.store.pointer(&world.repo).unwrap().unwrap().fence, 1);
+        assert_eq!(
+            wait(world.store.pointer(&world.repo))
+                .unwrap()
+                .unwrap()
+                .fence,
+            1
+        );
         // The lease is free again.
         let build = |commit: &Commit<'_>, ()| world.finish(commit, 2);
         let attempt = Commit::attempt(world.target(1), look, build);
@@ -150,8 +162,9 @@ async fn one_daemon_publishes_at_a_time() {
     }
 }
 
-#[tokio::test]
-async fn a_snapshot_that_came_during_the_build_is_not_replaced() {
+#[test]
+fn a_snapshot_that_came_during_the_build_is_not_replaced() {
+    let _runtime = RUNTIME.enter();
     for world in World::of_each_shelf() {
         let build = |commit: &Commit<'_>, ()| {
             world.publish(2);
@@ -162,12 +175,17 @@ async fn a_snapshot_that_came_during_the_build_is_not_replaced() {
 
         assert!(matches!(attempt, Err(PublishError::Raced)), "{attempt:?}");
         assert_eq!(world.current(), Some(id(2)));
-        assert!(world.store.manifest(&world.repo, id(1)).unwrap().is_none());
+        assert!(
+            wait(world.store.manifest(&world.repo, id(1)))
+                .unwrap()
+                .is_none()
+        );
     }
 }
 
-#[tokio::test]
-async fn an_earlier_snapshot_becomes_current_again_without_a_build() {
+#[test]
+fn an_earlier_snapshot_becomes_current_again_without_a_build() {
+    let _runtime = RUNTIME.enter();
     for world in World::of_each_shelf() {
         world.publish(1);
         world.publish(2);

@@ -24,6 +24,7 @@ use super::index_parts::IndexParts;
 use super::input::BuildInput;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::base::seconds_since_epoch;
+use crate::store::wait;
 
 /// How far the time of new files lies in the past, in seconds.
 const INDEX_AHEAD: i64 = 2;
@@ -227,9 +228,8 @@ fn small_files(
 ) -> Result<HashMap<GitPath, Vec<u8>>, PublishError> {
     let mut content = Vec::new();
     let file = &run.work_tree;
-    let table = input
-        .store
-        .copy_content(input.repo, file, (file.content_len, &mut content))?;
+    let to = (file.content_len, &mut content);
+    let table = wait(input.store.copy_content(input.repo, file, to))?;
     let mut files = HashMap::new();
     for entry in table.entries() {
         let EntryKind::File(Content::Inline { offset }) = entry.kind else {

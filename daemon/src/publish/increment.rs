@@ -11,7 +11,7 @@ use super::PublishError;
 use super::job::PublishJob;
 use super::pack::{NewPack, pack_list, pack_new};
 use super::retain::existing_objects;
-use crate::store::{Store, read_file};
+use crate::store::{Store, read_file, wait};
 
 /// At most this many increments are in a snapshot. With the five packs of the full layout, a
 /// workstation has eight packs at most.
@@ -103,7 +103,7 @@ fn merge(
 ) -> Result<Option<NewPack>, PublishError> {
     let mut indexes = vec![pack.read_index()?];
     for increment in increments {
-        indexes.push(read_file(store, &previous.repo, &increment.index)?);
+        indexes.push(wait(read_file(store, &previous.repo, &increment.index))?);
     }
     let format = job.git("rev-parse").args(["--show-object-format"]).text()?;
     let mut list = String::new();

@@ -4,7 +4,7 @@ use cachewfs_format::ReusableRun;
 
 use super::PublishError;
 use super::input::BuildInput;
-use crate::store::read_file;
+use crate::store::{read_file, wait};
 
 /// How many parts are fetched from the store at the same time. Each has a few kilobytes, and a
 /// bucket takes as long for one as for many.
@@ -41,6 +41,6 @@ impl<'a> IndexParts<'a> {
             store.fetch_local_soon(repo, soon.map(|run| run.index_part.segment));
         }
         self.read += 1;
-        Ok(read_file(store, repo, &run.index_part)?)
+        Ok(wait(read_file(store, repo, &run.index_part))?)
     }
 }

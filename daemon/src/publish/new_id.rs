@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cachewfs_format::{Digest, Manifest, Pointer, SnapshotId};
 
 use super::PublishError;
-use crate::store::{Protection, Store};
+use crate::store::{Protection, Store, wait};
 
 /// How long a publish waits for another daemon between that daemon's manifest and its pointer swap.
 /// These are a few requests to a bucket.
@@ -43,7 +43,7 @@ impl NewId<'_> {
         let mut ids = ids_for(new, base);
         loop {
             let id = ids.next().expect("there is always another id");
-            let Some((taken, _)) = store.manifest(&new.repo, id)? else {
+            let Some((taken, _)) = wait(store.manifest(&new.repo, id))? else {
                 return Ok(id);
             };
             // If the manifest under this id is old, its snapshot was current earlier, or its
@@ -53,7 +53,7 @@ impl NewId<'_> {
             // have been killed.
             let is_superseded = expected.is_some_and(|pointer| is_older(&taken, pointer));
             while !is_superseded && Instant::now() < deadline {
-                if store.pointer(&new.repo)?.as_ref() != expected {
+                if wait(store.pointer(&new.repo))?.as_ref() != expected {
                     return Err(PublishError::Raced);
                 }
                 sleep_between_reads();
@@ -78,7 +78,7 @@ impl NewId<'_> {
         let id = loop {
             let id = ids.next().expect("there is always another id");
             let is_taken =
-                protection.is_used(id) || store.manifest_written_at(&new.repo, id)?.is_some();
+                protection.is_used(id) || wait(store.manifest_written_at(&new.repo, id))?.is_some();
             if !is_taken {
                 break id;
             }

@@ -5,7 +5,7 @@ use cachewfs_format::{Manifest, Pointer, RepoName};
 use super::PublishError;
 use super::attempt::{PackLayout, PublishOutcome};
 use super::refs::Refs;
-use crate::store::{Store, StoreError, TierError};
+use crate::store::{Store, StoreError, TierError, wait};
 
 /// The published state of a repository.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ fn current(
     repo: &RepoName,
     pointer: &Pointer,
 ) -> Result<Option<Manifest>, PublishError> {
-    match store.current_manifest(repo, pointer) {
+    match wait(store.current_manifest(repo, pointer)) {
         Err(StoreError::Tier(TierError::NotFound { .. })) => Ok(None),
         manifest => Ok(Some(manifest?)),
     }
@@ -76,6 +76,6 @@ fn current(
 
 /// Returns whether the store has all segments of `current`.
 fn has_all_segments(store: &Store, current: &Manifest) -> Result<bool, PublishError> {
-    let stored = store.segments(&current.repo)?;
+    let stored = wait(store.segments(&current.repo))?;
     Ok(current.segments().is_subset(&stored))
 }

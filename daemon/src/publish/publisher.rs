@@ -29,7 +29,7 @@ use crate::base::{chain, seconds_since_epoch};
 use crate::config::{Config, LiveConfig};
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
-use crate::store::{Holder, Leases, Store};
+use crate::store::{Holder, Leases, Store, wait};
 
 /// Publishes mirrors into a store.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ impl Publisher {
     ) -> Result<Attempt<PublishOutcome>, PublishError> {
         let mut published = self.try_publish(repo, (upstream, mirror), (options, feed));
         if let Err(PublishError::Store(error)) = &published
-            && self.store.set_damaged_aside(error).is_ok_and(|was| was)
+            && wait(self.store.set_damaged_aside(error)).is_ok_and(|was| was)
         {
             // The base of this publish is damaged in the store. Its damaged segment has been set
             // aside, so the second attempt finds that the base is incomplete and makes all packs

@@ -13,7 +13,7 @@ use super::PublishError;
 use super::retain::oid_lines;
 use crate::base::chain;
 use crate::mirror::{Git, GitError};
-use crate::store::Store;
+use crate::store::{Store, wait};
 
 /// Copies packs of `previous` into the mirror until it has everything that the tips `missing` need.
 ///
@@ -74,7 +74,7 @@ fn copy(
         .prefix("tmp_")
         .tempfile_in(&directory);
     let mut to = staging.map_err(PublishError::at(&directory))?;
-    store.copy_content(&previous.repo, file, (file.size, &mut to))?;
+    wait(store.copy_content(&previous.repo, file, (file.size, &mut to)))?;
     let finish = || -> io::Result<()> {
         to.flush()?;
         to.as_file().sync_all()?;

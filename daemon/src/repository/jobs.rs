@@ -21,6 +21,7 @@ use crate::mirror::{
 };
 use crate::publish::{Attempt, PublishOptions, PublishOutcome};
 use crate::restore::{Restore, RestoreError};
+use crate::store::wait;
 use crate::traces::{Cause, step_span};
 
 impl Worker {
@@ -206,7 +207,7 @@ fn create_or_restore_mirror(
     // An incomplete mirror is useless, so git is killed as soon as the daemon begins to stop.
     let git = context.git.stopped_by(context.stop.clone());
     let store = context.publisher.store();
-    let is_published = matches!(store.pointer(name), Ok(Some(_)));
+    let is_published = matches!(wait(store.pointer(name)), Ok(Some(_)));
     repository.change_status(|status| {
         status.state = if is_published {
             MirrorState::Restoring
@@ -256,12 +257,10 @@ fn create_or_restore_mirror(
                 );
                 if let RestoreError::Store(error) = &error {
                     // Otherwise the next publish would reuse the damaged segments.
-                    store
-                        .set_damaged_aside(error)
-                        .map_err(|source| MirrorError::Io {
-                            path: mirror.clone(),
-                            source: std::io::Error::other(source),
-                        })?;
+                    wait(store.set_damaged_aside(error)).map_err(|source| MirrorError::Io {
+                        path: mirror.clone(),
+                        source: std::io::Error::other(source),
+                    })?;
                 }
             }
         },

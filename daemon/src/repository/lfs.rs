@@ -132,12 +132,7 @@ impl LfsRuns {
         cause: &Cause,
     ) -> Result<Option<LfsLook>, LfsError> {
         let stop = repository.lfs.state().stop;
-        let (runs, of) = (Arc::clone(self), Arc::clone(repository));
-        let look = tokio::task::spawn_blocking(move || runs.commit(&of));
-        let Ok(commit) = look.await else {
-            return Ok(None);
-        };
-        let Some(commit) = commit? else {
+        let Some(commit) = self.commit(repository).await? else {
             return Ok(None);
         };
         let mut evicted = EvictedCopies::default();
@@ -175,17 +170,10 @@ impl LfsRuns {
                         %holder,
                         "Waiting for the daemon {holder}, which fetches the LFS objects of {repo}"
                     );
-                    let ended = async {
-                        OtherPublish::of(&self.context, repository, Store::lfs)
-                            .await?
-                            .end()
-                            .await
-                    };
+                    let other = OtherPublish::of(&self.context, repository, Store::lfs);
                     tokio::select! {
                         () = stop.cancelled() => return Ok(None),
-                        ended = ended => if ended.is_err() {
-                            return Ok(None);
-                        },
+                        () = async { other.await.end().await } => {}
                     }
                 }
                 // Another daemon took the lease. The next round waits for that daemon.
@@ -201,19 +189,18 @@ impl LfsRuns {
         }
     }
 
-    /// Returns the commit whose LFS archive is wanted and doesn't exist. Blocks the thread.
-    fn commit(&self, repository: &Repository) -> Result<Option<ObjectId>, LfsError> {
+    /// Returns the commit whose LFS archive is wanted and doesn't exist.
+    async fn commit(&self, repository: &Repository) -> Result<Option<ObjectId>, LfsError> {
         let (state, name) = (repository.lfs.state(), &repository.name);
         let store = self.context.publisher.store();
         let is_wanted = state.is_wanted
             || self.context.config.now().publish.lfs == LfsMode::Always
-            || store.lfs().pointer(name)?.is_some();
+            || store.lfs().pointer(name).await?.is_some();
         if !is_wanted || state.has_ended || !is_mirror(&repository.mirror) {
             return Ok(None);
         }
-        let commit = store
-            .pointer(name)?
-            .map(|current| current.snapshot.commit());
+        let current = store.pointer(name).await?;
+        let commit = current.map(|current| current.snapshot.commit());
         let is_new = |&commit: &ObjectId| {
             !commit.is_null() && state.done.is_none_or(|(done, _)| done != commit)
         };

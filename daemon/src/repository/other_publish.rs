@@ -6,7 +6,6 @@ use std::time::Duration;
 use cachewfs_format::Pointer;
 use tokio::time::sleep;
 
-use super::RepositoryError;
 use super::context::Context;
 use super::handle::Repository;
 use crate::base::random_fraction;
@@ -34,50 +33,34 @@ impl OtherPublish {
         context: &Arc<Context>,
         repository: &Arc<Repository>,
         shelf: fn(&Store) -> Store,
-    ) -> Result<Arc<Self>, RepositoryError> {
-        let (context, repository) = (Arc::clone(context), Arc::clone(repository));
+    ) -> Self {
         context.metrics.leases.note(LeaseEvent::Waited);
-        let read = move || {
-            let store = shelf(context.publisher.store());
-            let before = store.pointer(&repository.name);
-            Self {
-                context,
-                repository,
-                store,
-                before,
-            }
-        };
-        let read = tokio::task::spawn_blocking(read).await;
-        read.map(Arc::new).map_err(|_| RepositoryError::Stopping)
+        let store = shelf(context.publisher.store());
+        let before = store.pointer(&repository.name).await;
+        Self {
+            context: Arc::clone(context),
+            repository: Arc::clone(repository),
+            store,
+            before,
+        }
     }
 
     /// Returns the daemon that publishes now. Returns `None` if its lease has ended, or if the
     /// pointer has changed since the wait began.
-    pub(super) async fn holder(self: &Arc<Self>) -> Result<Option<Arc<str>>, RepositoryError> {
-        let this = Arc::clone(self);
-        let look = move || {
-            let Self {
-                context,
-                repository,
-                store,
-                before,
-            } = &*this;
-            let holder = context.publisher.leases.holder(store, &repository.name)?;
-            let now = store.pointer(&repository.name);
-            // A new pointer ends the wait even if the lease is still held: something was published,
-            // so the task must look again.
-            let has_moved = matches!((before, now), (Ok(before), Ok(now)) if *before != now);
-            (!has_moved).then_some(holder)
-        };
-        let looked = tokio::task::spawn_blocking(look).await;
-        looked.map_err(|_| RepositoryError::Stopping)
+    pub(super) async fn holder(&self) -> Option<Arc<str>> {
+        let (store, name) = (&self.store, &self.repository.name);
+        let holder = self.context.publisher.leases.holder(store, name).await?;
+        let now = store.pointer(name).await;
+        // A new pointer ends the wait even if the lease is still held: something was published, so
+        // the task must look again.
+        let has_moved = matches!((&self.before, now), (Ok(before), Ok(now)) if *before != now);
+        (!has_moved).then_some(holder)
     }
 
     /// Waits until no other daemon publishes.
-    pub(super) async fn end(self: Arc<Self>) -> Result<(), RepositoryError> {
-        while self.holder().await?.is_some() {
+    pub(super) async fn end(&self) {
+        while self.holder().await.is_some() {
             sleep(poll_interval()).await;
         }
-        Ok(())
     }
 }

@@ -19,6 +19,7 @@ use super::request::{Snapshots, TaskRequest};
 use super::worker::Worker;
 use crate::base::{chain, seconds_since_epoch};
 use crate::mirror::{MirrorError, is_mirror};
+use crate::store::wait;
 
 /// At most this often the file is written, however many requests come.
 const USE_PERIOD: Duration = Duration::from_hours(1);
@@ -141,7 +142,7 @@ impl Worker {
             };
             // Only after the mirror is away: if it can't be moved, the repository stays as it was.
             if snapshots == Snapshots::Deleted {
-                let deleted = store.delete(&repository.name);
+                let deleted = wait(store.delete(&repository.name));
                 deleted.map_err(|error| RepositoryError::Store(Arc::new(error)))?;
             }
             // Slow for a large mirror. If it fails, the next start deletes the rest from `tmp`.

@@ -26,7 +26,7 @@ impl Worker {
     ) -> Result<WaitOutcome, RepositoryError> {
         let repo = self.repository.name.clone();
         info!(%repo, %holder, "Waiting for the daemon {holder}, which publishes {repo}");
-        let other = OtherPublish::of(&self.context, &self.repository, Store::clone).await?;
+        let other = OtherPublish::of(&self.context, &self.repository, Store::clone).await;
         let mut next_look = Instant::now() + poll_interval();
         loop {
             if waiting.iter().any(TaskRequest::is_forget) {
@@ -48,7 +48,7 @@ impl Worker {
                     }
                 }
                 () = sleep_until(next_look) => {
-                    match other.holder().await? {
+                    match other.holder().await {
                         Some(present) => holder = present,
                         None => return Ok(WaitOutcome::Done),
                     }

@@ -58,38 +58,38 @@ impl<'a> AnnouncedCollection<'a> {
         }
     }
 
-    pub(super) fn collect(&self) -> Result<Collected, StoreError> {
-        let mut record = self.begin()?;
+    pub(super) async fn collect(&self) -> Result<Collected, StoreError> {
+        let mut record = self.begin().await?;
         // The notice has just been written, so its time is the present time of the store's own
         // clock. Ages of objects are differences of two times of that one clock.
-        let now = self.store.collected_at(self.repo)?;
+        let now = self.store.collected_at(self.repo).await?;
         let now = now.ok_or(StoreError::Collecting)?;
         let limits = (self.collection.keep, now);
-        let (old, all) = self.store.old_snapshots(self.repo, limits)?;
+        let (old, all) = self.store.old_snapshots(self.repo, limits).await?;
         // Manifests first: a crash afterwards leaves segments that no manifest names, which a later
         // collection deletes. The other way round, manifests would name missing segments.
-        let snapshots = self.delete_snapshots(&mut record, old)?;
+        let snapshots = self.delete_snapshots(&mut record, old).await?;
         let mut collected = Collected {
             kept_snapshots: all - snapshots.len(),
             snapshots,
             ..Collected::default()
         };
-        let segments = self.store.look_at_segments(self.repo, &[])?;
+        let segments = self.store.look_at_segments(self.repo, &[]).await?;
         let (mut old, young) = old_segments(&segments.listed, &segments.named, limits);
         old.truncate(MAX_DELETION_NOTICES);
-        let gone = self.delete_segments(&mut record, (old, &segments))?;
+        let gone = self.delete_segments(&mut record, (old, &segments)).await?;
         collected.note(&segments, (&gone, young));
         let cleared = record.deletions.cleared(random_number());
         // If this fails, the next collection waits until this one must have ended.
-        self.announce(&mut record, cleared).ok();
+        self.announce(&mut record, cleared).await.ok();
         Ok(collected)
     }
 
     /// Takes the turn of this collection. Another collector can end it by writing a notice of its
     /// own.
-    fn begin(&self) -> Result<OwnNotice, StoreError> {
+    async fn begin(&self) -> Result<OwnNotice, StoreError> {
         let clock = &self.store.clock;
-        let (mut deletions, mut version) = self.store.deletions(self.repo)?;
+        let (mut deletions, mut version) = self.store.deletions(self.repo).await?;
         let since = clock.now();
         // A collector that was killed leaves its notice behind. After this time it can't delete any
         // more.
@@ -99,9 +99,9 @@ impl<'a> AnnouncedCollection<'a> {
             if (self.collection.is_stopping)() {
                 return Err(StoreError::Stopping);
             }
-            clock.pause(POLL_INTERVAL.min(self.store.notice.0));
+            clock.pause(POLL_INTERVAL.min(self.store.notice.0)).await;
             let seen = version;
-            (deletions, version) = self.store.deletions(self.repo)?;
+            (deletions, version) = self.store.deletions(self.repo).await?;
             // Any change means that another daemon is at work on this repository: this collection
             // gives way.
             if version != seen {
@@ -112,18 +112,18 @@ impl<'a> AnnouncedCollection<'a> {
         // the new version, a collector that was slow, and not dead, fails at its next swap.
         let turn = deletions.cleared(random_number());
         let mut record = OwnNotice { deletions, version };
-        self.announce(&mut record, turn)?;
+        self.announce(&mut record, turn).await?;
         Ok(record)
     }
 
     /// Replaces the deletion notice by `new`. Returns [`StoreError::Collecting`] if another
     /// collector has replaced it.
-    fn announce(&self, record: &mut OwnNotice, new: Deletions) -> Result<(), StoreError> {
+    async fn announce(&self, record: &mut OwnNotice, new: Deletions) -> Result<(), StoreError> {
         let expected = record.version.as_ref();
-        self.store.swap_deletions(self.repo, &new, expected)?;
+        self.store.swap_deletions(self.repo, &new, expected).await?;
         // The swap doesn't return the new version. Reading it back also shows whether a swap whose
         // answer was lost was carried out, and by whom: notices have different nonces.
-        let (present, version) = self.store.deletions(self.repo)?;
+        let (present, version) = self.store.deletions(self.repo).await?;
         if present != new {
             return Err(StoreError::Collecting);
         }
@@ -136,7 +136,7 @@ impl<'a> AnnouncedCollection<'a> {
 
     /// Writes a deletion notice and waits for the notice period. Returns until when deletions may
     /// begin.
-    fn announce_and_wait(
+    async fn announce_and_wait(
         &self,
         record: &mut OwnNotice,
         new: Deletions,
@@ -145,7 +145,7 @@ impl<'a> AnnouncedCollection<'a> {
         // Two moments, each on the safe side: deletions must end counted from before the write, and
         // the wait begins only after the notice is certainly there.
         let began = clock.now();
-        self.announce(record, new)?;
+        self.announce(record, new).await?;
         let announced = clock.now();
         loop {
             let waited = clock.now().saturating_sub(announced);
@@ -155,21 +155,23 @@ impl<'a> AnnouncedCollection<'a> {
             if (self.collection.is_stopping)() {
                 return Err(StoreError::Stopping);
             }
-            clock.pause(POLL_INTERVAL.min(notice.0.saturating_sub(waited)));
+            let left = notice.0.saturating_sub(waited);
+            clock.pause(POLL_INTERVAL.min(left)).await;
         }
     }
 
     /// Deletes `objects` in order until the deadline `until`. Returns how many were deleted.
-    fn delete(
+    async fn delete(
         &self,
-        objects: impl Iterator<Item = Object>,
+        objects: impl Iterator<Item = Object> + Send,
         until: Duration,
     ) -> Result<usize, StoreError> {
         let may_go_on = || self.store.clock.now() < until && !(self.collection.is_stopping)();
-        self.store.delete_objects(self.repo, objects, &may_go_on)
+        let deleted = self.store.delete_objects(self.repo, objects, &may_go_on);
+        deleted.await
     }
 
-    fn delete_snapshots(
+    async fn delete_snapshots(
         &self,
         record: &mut OwnNotice,
         mut old: Vec<SnapshotId>,
@@ -185,17 +187,18 @@ impl<'a> AnnouncedCollection<'a> {
             new.mark_used(id);
         }
         new.snapshots = old.iter().copied().collect();
-        let until = self.announce_and_wait(record, new)?;
+        let until = self.announce_and_wait(record, new).await?;
         // The second look: an LFS publish may have made an older snapshot current again.
-        let pointer = self.store.authoritative_pointer(self.repo)?;
+        let pointer = self.store.authoritative_pointer(self.repo).await?;
         let current = pointer.map(|pointer| pointer.snapshot);
         old.retain(|&id| Some(id) != current);
-        let gone = self.delete(old.iter().map(|&id| Object::Manifest(id)), until)?;
+        let objects = old.iter().map(|&id| Object::Manifest(id));
+        let gone = self.delete(objects, until).await?;
         old.truncate(gone);
         Ok(old)
     }
 
-    fn delete_segments(
+    async fn delete_segments(
         &self,
         record: &mut OwnNotice,
         (mut old, first): (Vec<Listed>, &Segments),
@@ -205,24 +208,25 @@ impl<'a> AnnouncedCollection<'a> {
         }
         let mut new = record.deletions.cleared(random_number());
         new.segments = segments(&old);
-        let until = self.announce_and_wait(record, new)?;
-        let named = self.named_meanwhile(first)?;
+        let until = self.announce_and_wait(record, new).await?;
+        let named = self.named_meanwhile(first).await?;
         old.retain(|listed| {
             let id = listed.object.segment();
             id.is_some_and(|id| !named.contains(&id))
         });
-        let gone = self.delete(old.iter().map(|listed| listed.object), until)?;
+        let objects = old.iter().map(|listed| listed.object);
+        let gone = self.delete(objects, until).await?;
         old.truncate(gone);
         Ok(old)
     }
 
     /// Returns the segments named by manifests that were not there at the first look.
-    fn named_meanwhile(&self, first: &Segments) -> Result<HashSet<SegmentId>, StoreError> {
+    async fn named_meanwhile(&self, first: &Segments) -> Result<HashSet<SegmentId>, StoreError> {
         let mut named = HashSet::new();
         // Manifests never change, so the ones of the first look can't name other segments now.
-        for id in self.store.manifests(self.repo)? {
+        for id in self.store.manifests(self.repo).await? {
             if !first.manifests.contains(&id) {
-                self.store.add_named(self.repo, id, &mut named)?;
+                self.store.add_named(self.repo, id, &mut named).await?;
             }
         }
         Ok(named)

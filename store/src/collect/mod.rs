@@ -28,6 +28,7 @@ pub use log::{log_collected, log_failed_collection};
 pub use plan::Keep;
 pub(super) use plan::newest_first;
 
+use super::directory::Directory;
 use super::json::encode;
 use super::key::{Key, Object, ShelfPart};
 use super::objects::{Listed, Version, Written};
@@ -104,24 +105,29 @@ struct Segments {
 
 impl Store {
     /// Deletes the snapshots and segments of `repo` that [`Keep`] doesn't keep. Daemons may publish
-    /// it at the same time. Blocks.
+    /// it at the same time.
     ///
     /// Returns [`StoreError::Collecting`] if another collection is in progress.
-    pub fn collect(
+    pub async fn collect(
         &self,
         repo: &RepoName,
         collection: Collection<'_>,
     ) -> Result<Collected, StoreError> {
         let shelf = self.shelf(repo);
         if collection.is_dry_run {
-            return self.plan_collection(repo, collection.keep);
+            return self.plan_collection(repo, collection.keep).await;
         }
         let collected = match &self.deleting {
             Deleting::Locked(directory) => {
-                let _lock = directory.lock_for_deleting(&shelf)?;
-                self.collect_locked(repo, collection)
+                let lock = move |directory: &Directory| directory.lock_for_deleting(&shelf);
+                let _lock = directory.run(lock).await?;
+                self.collect_locked(repo, collection).await
             }
-            Deleting::Announced => AnnouncedCollection::new(self, repo, collection).collect(),
+            Deleting::Announced => {
+                AnnouncedCollection::new(self, repo, collection)
+                    .collect()
+                    .await
+            }
         };
         self.has_changed();
         collected
@@ -135,18 +141,18 @@ impl Store {
 
     /// Returns when `repo` was last collected, by the clock of the store, or `None` if it never
     /// was. Every collection writes the deletion notice.
-    pub fn collected_at(&self, repo: &RepoName) -> Result<Option<SystemTime>, StoreError> {
+    pub async fn collected_at(&self, repo: &RepoName) -> Result<Option<SystemTime>, StoreError> {
         let key = Key::deletions(&self.shelf(repo));
-        let stat = self.authoritative().stat(&key)?;
+        let stat = self.authoritative().stat(&key).await?;
         Ok(stat.map(|stat| stat.stored_at))
     }
 
     /// Returns what a collection would delete now, assuming that this machine's clock agrees with
     /// the store's.
-    fn plan_collection(&self, repo: &RepoName, keep: Keep) -> Result<Collected, StoreError> {
+    async fn plan_collection(&self, repo: &RepoName, keep: Keep) -> Result<Collected, StoreError> {
         let now = SystemTime::now();
-        let (snapshots, all) = self.old_snapshots(repo, (keep, now))?;
-        let segments = self.look_at_segments(repo, &snapshots)?;
+        let (snapshots, all) = self.old_snapshots(repo, (keep, now)).await?;
+        let segments = self.look_at_segments(repo, &snapshots).await?;
         let (old, young) = plan::old_segments(&segments.listed, &segments.named, (keep, now));
         let mut collected = Collected {
             kept_snapshots: all - snapshots.len(),
@@ -159,50 +165,50 @@ impl Store {
 
     /// Collects while the lock on the shelf keeps publishers from storing segments. The caller
     /// holds the lock.
-    fn collect_locked(
+    async fn collect_locked(
         &self,
         repo: &RepoName,
         collection: Collection<'_>,
     ) -> Result<Collected, StoreError> {
         let (keep, now) = (collection.keep, SystemTime::now());
-        let (snapshots, all) = self.old_snapshots(repo, (keep, now))?;
+        let (snapshots, all) = self.old_snapshots(repo, (keep, now)).await?;
         // Ids are noted before the manifests go: after a crash in between, an id is noted whose
         // manifest still exists, which only keeps it from being used again.
-        self.note_used(repo, &snapshots)?;
+        self.note_used(repo, &snapshots).await?;
         let objects = snapshots.iter().map(|&id| Object::Manifest(id));
-        self.delete_objects(repo, objects, &|| true)?;
+        self.delete_objects(repo, objects, &|| true).await?;
         let mut collected = Collected {
             kept_snapshots: all - snapshots.len(),
             snapshots,
             ..Collected::default()
         };
-        let segments = self.look_at_segments(repo, &[])?;
+        let segments = self.look_at_segments(repo, &[]).await?;
         let (old, young) = plan::old_segments(&segments.listed, &segments.named, (keep, now));
         let may_go_on = || !(collection.is_stopping)();
         let objects = old.iter().map(|listed| listed.object);
-        let gone = self.delete_objects(repo, objects, &may_go_on)?;
+        let gone = self.delete_objects(repo, objects, &may_go_on).await?;
         collected.note(&segments, (old.get(..gone).unwrap_or(&old), young));
         Ok(collected)
     }
 
     /// Returns the snapshots that may be deleted at `now`, and how many there are in all.
-    fn old_snapshots(
+    async fn old_snapshots(
         &self,
         repo: &RepoName,
         limits: (Keep, SystemTime),
     ) -> Result<(Vec<SnapshotId>, usize), StoreError> {
-        let manifests = self.list(repo, ShelfPart::Manifests)?;
-        let pointer = self.authoritative_pointer(repo)?;
+        let manifests = self.list(repo, ShelfPart::Manifests).await?;
+        let pointer = self.authoritative_pointer(repo).await?;
         let old = plan::old_snapshots(pointer.as_ref(), &manifests, limits);
         Ok((old, manifests.len()))
     }
 
     /// Deletes objects in order while `may_go_on` returns `true`. Returns how many were deleted.
-    pub(super) fn delete_objects(
+    pub(super) async fn delete_objects(
         &self,
         repo: &RepoName,
-        objects: impl Iterator<Item = Object>,
-        may_go_on: &dyn Fn() -> bool,
+        objects: impl Iterator<Item = Object> + Send,
+        may_go_on: &(dyn Fn() -> bool + Sync),
     ) -> Result<usize, StoreError> {
         let shelf = self.shelf(repo);
         let keys: Vec<_> = objects.map(|object| Key::new(&shelf, object)).collect();
@@ -211,7 +217,7 @@ impl Store {
             if !may_go_on() {
                 break;
             }
-            self.nearest().delete(keys)?;
+            self.nearest().delete(keys).await?;
             deleted += keys.len();
         }
         Ok(deleted)
@@ -219,7 +225,7 @@ impl Store {
 
     /// Replaces the deletion notice by `new` if its version is `expected`. Returns
     /// [`StoreError::Collecting`] if it isn't.
-    pub(super) fn swap_deletions(
+    pub(super) async fn swap_deletions(
         &self,
         repo: &RepoName,
         new: &Deletions,
@@ -227,15 +233,18 @@ impl Store {
     ) -> Result<(), StoreError> {
         let key = Key::deletions(&self.shelf(repo));
         let bytes = encode(&key, new.to_json())?;
-        match self.authoritative().swap(&key, expected, &bytes)? {
+        match self.authoritative().swap(&key, expected, &bytes).await? {
             Written::New => Ok(()),
             Written::TooLate => Err(StoreError::Collecting),
         }
     }
 
     /// Returns the snapshots in the authoritative tier.
-    pub(super) fn manifests(&self, repo: &RepoName) -> Result<HashSet<SnapshotId>, StoreError> {
-        let listed = self.list(repo, ShelfPart::Manifests)?;
+    pub(super) async fn manifests(
+        &self,
+        repo: &RepoName,
+    ) -> Result<HashSet<SnapshotId>, StoreError> {
+        let listed = self.list(repo, ShelfPart::Manifests).await?;
         Ok(listed
             .iter()
             .filter_map(|listed| listed.object.manifest())
@@ -243,25 +252,26 @@ impl Store {
     }
 
     /// Lists the authoritative tier, and not the local copies.
-    fn list(&self, repo: &RepoName, part: ShelfPart) -> Result<Vec<Listed>, StoreError> {
-        Ok(self.authoritative().list(&self.shelf(repo), part)?)
+    async fn list(&self, repo: &RepoName, part: ShelfPart) -> Result<Vec<Listed>, StoreError> {
+        let shelf = self.shelf(repo);
+        Ok(self.authoritative().list(&shelf, part).await?)
     }
 
     /// Returns the segments in the store, and the ones named by any manifest but `without`.
-    fn look_at_segments(
+    async fn look_at_segments(
         &self,
         repo: &RepoName,
         without: &[SnapshotId],
     ) -> Result<Segments, StoreError> {
-        let mut manifests = self.manifests(repo)?;
+        let mut manifests = self.manifests(repo).await?;
         manifests.retain(|id| !without.contains(id));
         let mut named = HashSet::new();
         for &id in &manifests {
-            self.add_named(repo, id, &mut named)?;
+            self.add_named(repo, id, &mut named).await?;
         }
         // Listed last: a segment is stored before the manifest that names it. The other way round,
         // a publish in between would look like damage.
-        let listed = self.list(repo, ShelfPart::Segments)?;
+        let listed = self.list(repo, ShelfPart::Segments).await?;
         Ok(Segments {
             manifests,
             named,
@@ -270,7 +280,7 @@ impl Store {
     }
 
     /// Adds the segments that a snapshot names, or none if the snapshot doesn't exist.
-    fn add_named(
+    async fn add_named(
         &self,
         repo: &RepoName,
         id: SnapshotId,
@@ -278,7 +288,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         // Never a local copy: a stale or damaged one could name other segments, and the named ones
         // would be deleted. This costs one request for each kept snapshot.
-        if let Some((manifest, _)) = self.authoritative_manifest(repo, id)? {
+        if let Some((manifest, _)) = self.authoritative_manifest(repo, id).await? {
             named.extend(manifest.segments());
         }
         Ok(())

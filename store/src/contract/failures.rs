@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::retrying::{Retrying, copies, is_failure};
 use super::{id, repo, snapshot};
-use crate::testing::{new_segment, noise};
+use crate::testing::{new_segment, noise, now};
 use crate::{Key, Tiers, Written};
 
 /// How often each call is made: some of the calls fail, before or after they are carried out.
@@ -30,7 +30,7 @@ fn a_failed_write_was_carried_out_or_was_not(tiers: &Tiers) {
     for round in 0..ROUNDS {
         let new = noise(round.into(), 20_000);
         let manifest = Key::manifest(&repo, snapshot(round));
-        let created = tiers.nearest().create(&manifest, &new);
+        let created = now(tiers.nearest().create(&manifest, &new));
         let present_now = present(tiers, &manifest);
         if is_failure(&created) {
             assert!(present_now.is_none_or(|bytes| bytes == new));
@@ -44,7 +44,7 @@ fn a_failed_write_was_carried_out_or_was_not(tiers: &Tiers) {
             .read_whole(&pointer)
             .unwrap();
         let version = before.as_ref().map(|before| &before.version);
-        let swapped = tiers.nearest().swap(&pointer, version, &new);
+        let swapped = now(tiers.nearest().swap(&pointer, version, &new));
         let present_now = present(tiers, &pointer);
         if is_failure(&swapped) {
             let before = before.map(|before| before.bytes);
@@ -62,7 +62,7 @@ fn a_failed_upload_leaves_a_whole_segment_or_none(tiers: &Tiers, tmp: &Path) {
     for round in 0..ROUNDS {
         let contents = [1, 2].map(|n| noise(100 * n + u32::from(round), 20_000));
         let new = contents.each_ref().map(|content| new_segment(tmp, content));
-        let stored = tiers.nearest().create_segments(&repo, copies(&new));
+        let stored = now(tiers.nearest().create_segments(&repo, copies(&new)));
 
         let is_stored = !is_failure(&stored);
         for content in contents {
@@ -88,7 +88,7 @@ fn a_failed_delete_leaves_the_object_whole_or_gone(tiers: &Tiers) {
         for key in &keys {
             retrying.create(key, &content).unwrap();
         }
-        let deleted = tiers.nearest().delete(&keys);
+        let deleted = now(tiers.nearest().delete(&keys));
         let is_deleted = !is_failure(&deleted);
         for key in keys {
             let present = present(tiers, &key);
@@ -112,7 +112,7 @@ fn a_successful_read_has_all_bytes(tiers: &Tiers, tmp: &Path) {
     for round in 0..usize::from(ROUNDS) {
         let (from, len) = (round * 1000, 200_000 + round);
         let mut bytes = vec![0; len];
-        let read = tiers.nearest().read_at(&segment, from as u64, &mut bytes);
+        let read = now(tiers.nearest().read_at(&segment, from as u64, &mut bytes));
         if !is_failure(&read) {
             read.unwrap();
             assert!(bytes == content[from..from + len]);
@@ -121,7 +121,7 @@ fn a_successful_read_has_all_bytes(tiers: &Tiers, tmp: &Path) {
         if tiers.read_now(&segment, from as u64, &mut bytes) {
             assert!(bytes == content[from..from + len]);
         }
-        let read = tiers.nearest().read_whole(&manifest);
+        let read = now(tiers.nearest().read_whole(&manifest));
         if !is_failure(&read) {
             assert!(read.unwrap().unwrap().bytes == small);
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cachewfs_format::{RepoName, SegmentId};
 
+use crate::testing::now;
 use crate::{
     Extent, Key, Listed, NewSegment, Objects, Shelf, ShelfPart, Stat, TierError, Tiers, Version,
     Whole, Written,
@@ -112,7 +113,7 @@ impl<'a> Retrying<'a> {
             return written;
         }
         let authoritative = self.tiers.authoritative();
-        let present = self.try_until(|| authoritative.read_whole(key))?;
+        let present = self.try_until(|| now(authoritative.read_whole(key)))?;
         if present.is_some_and(|present| present.bytes == bytes) {
             return Ok(Written::New);
         }
@@ -146,7 +147,7 @@ pub(super) fn copies(segments: &[NewSegment]) -> Vec<NewSegment> {
 /// The calls, each with the name of the one that it retries.
 impl Retrying<'_> {
     pub(super) fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
-        self.try_until(|| self.objects.read_at(key, offset, into))
+        self.try_until(|| now(self.objects.read_at(key, offset, into)))
     }
 
     pub(super) fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
@@ -165,11 +166,11 @@ impl Retrying<'_> {
     }
 
     pub(super) fn fetch_local_soon(&self, wanted: &[Extent]) {
-        self.tiers.fetch_local_soon(wanted);
+        self.tiers.fetch_local_soon(wanted.to_vec());
     }
 
     pub(super) fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        self.try_until(|| self.objects.read_whole(key))
+        self.try_until(|| now(self.objects.read_whole(key)))
     }
 
     pub(super) fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
@@ -181,13 +182,13 @@ impl Retrying<'_> {
             }
         };
         keys.iter()
-            .zip(self.tiers.read_recent(keys))
+            .zip(now(self.tiers.read_recent(keys)))
             .map(retry)
             .collect()
     }
 
     pub(super) fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.write((key, bytes), || self.objects.create(key, bytes))
+        self.write((key, bytes), || now(self.objects.create(key, bytes)))
     }
 
     pub(super) fn create_segments(
@@ -201,7 +202,7 @@ impl Retrying<'_> {
                 absent += segment.len;
             }
         }
-        let create = || self.objects.create_segments(shelf, copies(&segments));
+        let create = || now(self.objects.create_segments(shelf, copies(&segments)));
         let (stored, has_failed) = self.try_often(create);
         for segment in segments {
             fs::remove_file(&segment.file).unwrap();
@@ -216,16 +217,18 @@ impl Retrying<'_> {
         expected: Option<&Version>,
         bytes: &[u8],
     ) -> Result<Written, TierError> {
-        self.write((key, bytes), || self.objects.swap(key, expected, bytes))
+        self.write((key, bytes), || {
+            now(self.objects.swap(key, expected, bytes))
+        })
     }
 
     pub(super) fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        self.try_until(|| self.objects.stat(key))
+        self.try_until(|| now(self.objects.stat(key)))
     }
 
     pub(super) fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         self.try_until_true(|tier| {
-            let mut listed = tier.list(shelf, part)?;
+            let mut listed = now(tier.list(shelf, part))?;
             listed.sort_by_key(|listed| listed.object);
             let objects = listed.iter().map(|listed| listed.object).collect();
             Ok((listed, objects))
@@ -234,25 +237,25 @@ impl Retrying<'_> {
 
     pub(super) fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
         self.try_until_true(|tier| {
-            let mut repos = tier.repositories()?;
+            let mut repos = now(tier.repositories())?;
             repos.sort();
             Ok((repos.clone(), repos))
         })
     }
 
     pub(super) fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
-        self.try_until(|| self.objects.delete(keys))
+        self.try_until(|| now(self.objects.delete(keys)))
     }
 
     pub(super) fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.try_until(|| self.tiers.delete_shelf(shelf))
+        self.try_until(|| now(self.tiers.delete_shelf(shelf)))
     }
 
     pub(super) fn drop_copies(&self, key: &Key) -> bool {
-        self.tiers.drop_copies(key)
+        now(self.tiers.drop_copies(key))
     }
 
     pub(super) fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
-        self.try_until(|| self.objects.set_aside(shelf, id))
+        self.try_until(|| now(self.objects.set_aside(shelf, id)))
     }
 }

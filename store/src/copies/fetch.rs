@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::fill::{Fill, PART_LEN, PartState};
 use super::memory::Memory;
 use super::space::Space;
+use crate::blocking::run_blocking;
 use crate::key::Key;
 use crate::objects::{Extent, Objects, Stat};
 use crate::reads::Reads;
@@ -111,15 +112,16 @@ impl Fetcher {
         self.fills.lock().by_key.get(key).map(|fill| fill.len)
     }
 
-    /// Returns whether the whole extent can be read without the bucket. Looks at the disk.
-    pub(super) fn is_local(&self, extent: &Extent) -> bool {
+    /// Returns whether the whole extent can be read without the bucket.
+    pub(super) async fn is_local(&self, extent: &Extent) -> bool {
         let fill = self.fills.lock().by_key.get(&extent.key).map(Arc::clone);
         let is_in_file = |part| {
             let fill = fill.as_ref()?;
             Some(*fill.try_lock(part)? == PartState::File)
         };
         let is_copy = |stat: &Stat| stat.len == extent.len;
-        matches!(self.local.stat(&extent.key), Ok(Some(stat)) if is_copy(&stat))
+        let local = self.local.stat(&extent.key).await;
+        matches!(local, Ok(Some(stat)) if is_copy(&stat))
             || parts(&extent.range)
                 .all(|part| self.memory.has(&extent.key, part) || is_in_file(part) == Some(true))
     }
@@ -134,7 +136,7 @@ impl Fetcher {
         if let Some(bytes) = self.memory.get(key, part) {
             return Ok(PartSource::Memory(bytes));
         }
-        let Some(fill) = self.fill(key, len) else {
+        let Some(fill) = self.fill(key, len).await else {
             return Ok(PartSource::Local);
         };
         let Some(state) = fill.lock(part).await else {
@@ -173,9 +175,9 @@ impl Fetcher {
     }
 
     /// Starts to fetch the missing parts of `extents`, as far as permits are free.
-    pub(super) fn fetch_soon(&self, extents: &[Extent]) {
+    pub(super) async fn fetch_soon(&self, extents: &[Extent]) {
         for extent in extents {
-            let Some(fill) = self.fill(&extent.key, extent.len) else {
+            let Some(fill) = self.fill(&extent.key, extent.len).await else {
                 continue;
             };
             for part in parts(&extent.range) {
@@ -196,7 +198,7 @@ impl Fetcher {
         }
     }
 
-    /// Fetches a part on a thread of its own. The waiters get it before it is written to disk.
+    /// Fetches a part in a task of its own. The waiters get it before it is written to disk.
     fn fetch(
         &self,
         fill: Arc<Fill>,
@@ -207,8 +209,8 @@ impl Fetcher {
         let this = self.clone();
         // The task owns the lock and the permit. So it goes on if its waiter is cancelled, and
         // nobody fetches the part a second time.
-        self.runtime.spawn_blocking(move || {
-            let bytes = match this.read(&fill, part) {
+        self.runtime.spawn(async move {
+            let bytes = match this.read(&fill, part).await {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     debug!(key = %fill.key, part, %error, "A part can't be fetched");
@@ -218,21 +220,38 @@ impl Fetcher {
                 }
             };
             tell.send(Ok(bytes.clone())).ok();
-            if !fill.write(part, &bytes) {
-                this.forget(&fill);
-                return;
-            }
-            *state = PartState::File;
-            drop((state, permit));
-            if fill.note_written() {
-                this.finish(&fill);
-            }
+            let write = move |this: &Self| {
+                if !fill.write(part, &bytes) {
+                    this.forget(&fill);
+                    return;
+                }
+                *state = PartState::File;
+                drop((state, permit));
+                if fill.note_written() {
+                    this.finish(&fill);
+                }
+            };
+            this.run(write).await;
         });
         told
     }
 
-    /// Returns a part from memory, or from the bucket. Blocks.
-    fn read(&self, fill: &Fill, part: usize) -> Result<Bytes, TierError> {
+    /// Runs `work` on a thread that may block. If the caller goes away, the work goes on to its
+    /// end.
+    pub(super) async fn run(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        let this = self.clone();
+        // Nothing is left to do if the runtime is shutting down.
+        run_blocking(move || work(&this)).await;
+    }
+
+    /// Removes a copy that is stale.
+    pub(super) async fn drop_copy(&self, key: &Key) {
+        let key = key.clone();
+        self.run(move |this| this.space.drop_copy(&key)).await;
+    }
+
+    /// Returns a part from memory, or from the bucket.
+    async fn read(&self, fill: &Fill, part: usize) -> Result<Bytes, TierError> {
         // Bytes from memory are written to the file too. Otherwise a fill that is begun again after
         // a failure would never be complete, and would keep its reserved space.
         if let Some(bytes) = self.memory.get(&fill.key, part) {
@@ -241,8 +260,8 @@ impl Fetcher {
         let range = fill.range(part);
         let len = usize::try_from(range.end - range.start).unwrap_or(0);
         let mut buffer = self.buffers.take_exact(len);
-        self.remote
-            .read_at(&fill.key, range.start, buffer.as_mut())?;
+        let read = self.remote.read_at(&fill.key, range.start, buffer.as_mut());
+        read.await?;
         let bytes = buffer.into_bytes();
         self.reads.s3.note(bytes.len());
         self.memory.put(&fill.key, part, bytes.clone());
@@ -256,7 +275,7 @@ impl Fetcher {
 
     /// Makes the file of a complete fill a local copy. Blocks.
     fn finish(&self, fill: &Arc<Fill>) {
-        match fill.finish(&self.local.path(&fill.key)) {
+        match fill.finish(&self.local.directory().path(&fill.key)) {
             // Checked after the copy has its name, for the same reason as in `read`.
             Ok(()) if fill.is_damaged() => self.space.drop_copy(&fill.key),
             Ok(()) => {
@@ -292,14 +311,15 @@ impl Fetcher {
     }
 
     /// Returns the fill of a segment, or `None` if the segment is on disk.
-    fn fill(&self, key: &Key, len: u64) -> Option<Arc<Fill>> {
+    async fn fill(&self, key: &Key, len: u64) -> Option<Arc<Fill>> {
         let known = |fills: &Fills| fills.by_key.get(key).map(Arc::clone);
         if let Some(fill) = known(&self.fills.lock()) {
             return Some(fill);
         }
         // A fill is taken off the list only after its copy is on disk. So a segment that was just
         // completed is found here.
-        if matches!(self.local.stat(key), Ok(Some(stat)) if stat.len == len) {
+        let local = self.local.stat(key).await;
+        if matches!(local, Ok(Some(stat)) if stat.len == len) {
             return None;
         }
         let new = Arc::new(Fill::new(key, len, (&self.space, &self.tmp)));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use cachewfs_base::read_now;
 use parking_lot::Mutex;
 use tempfile::TempPath;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
@@ -132,10 +133,24 @@ impl Fill {
     }
 
     /// Reads bytes that were written to the file.
-    pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        offset: u64,
+        into: &mut [u8],
+    ) -> std::io::Result<()> {
         let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
         let file = self.made_file().ok_or_else(none)?;
-        file.file.read_exact_at(into, offset)
+        if read_now(&file.file, offset, into) {
+            return Ok(());
+        }
+        let (this, len) = (Arc::clone(self), into.len());
+        let read = move || {
+            let mut bytes = vec![0; len];
+            let file = this.made_file().ok_or_else(none)?;
+            file.file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        };
+        into.copy_from_slice(&tokio::task::spawn_blocking(read).await??);
+        Ok(())
     }
 
     /// Writes a part to the file. Returns whether it is there. If the disk is full, ends the fill.

@@ -3,26 +3,66 @@
 use tracing::warn;
 
 use super::Copies;
+use super::fetch::Fetcher;
 use crate::key::{Key, Object, Shelf};
 use crate::objects::{NewSegment, Objects as _};
 
 impl Copies {
     /// Makes a local copy of a small object. A failure is logged only.
-    pub(super) fn keep(&self, key: &Key, bytes: &[u8]) {
-        match self.local().put(key, bytes) {
+    pub(super) async fn keep(&self, key: &Key, bytes: &[u8]) {
+        let (key, bytes) = (key.clone(), bytes.to_vec());
+        self.fetcher
+            .run(move |fetcher| fetcher.keep(&key, &bytes))
+            .await;
+    }
+
+    /// Makes local copies of segments.
+    pub(super) async fn keep_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) {
+        let shelf = shelf.clone();
+        self.fetcher
+            .run(move |fetcher| fetcher.keep_segments(&shelf, segments))
+            .await;
+    }
+
+    /// Drops the local copies of a damaged object.
+    pub(crate) async fn drop_damaged(&self, key: &Key) {
+        if matches!(self.local().stat(key).await, Ok(Some(_))) {
+            warn!(%key, "Dropping a local copy: it is damaged, or its object in the bucket is");
+        }
+        let key = key.clone();
+        self.fetcher
+            .run(move |fetcher| fetcher.drop_damaged(&key))
+            .await;
+    }
+
+    /// Drops the local copies of damaged segments that have been stored again.
+    pub(super) async fn drop_replaced(&self, shelf: &Shelf, stored: &[NewSegment]) {
+        for segment in stored {
+            let key = Key::segment(shelf, segment.id);
+            if self.set_aside.lock().remove(&key) {
+                self.drop_damaged(&key).await;
+            }
+        }
+    }
+}
+
+/// The work on the disk. Blocks.
+impl Fetcher {
+    fn keep(&self, key: &Key, bytes: &[u8]) {
+        match self.local.directory().put(key, bytes) {
             // Pointers aren't counted and so never evicted: they are small, and needed in an
             // outage.
             Ok(()) if key.object != Object::Pointer => {
-                self.fetcher.space.add(key, bytes.len() as u64);
+                self.space.add(key, bytes.len() as u64);
             }
             Ok(()) => {}
             Err(error) => warn!(%key, %error, "Can't make a local copy of an object of the bucket"),
         }
     }
 
-    /// Makes local copies of segments, as many at a time as fit: each call waits for the disk once.
-    pub(super) fn keep_segments(&self, shelf: &Shelf, mut segments: Vec<NewSegment>) {
-        let space = &self.fetcher.space;
+    /// Makes as many copies at a time as fit: each call waits for the disk once.
+    fn keep_segments(&self, shelf: &Shelf, mut segments: Vec<NewSegment>) {
+        let space = &self.space;
         let len = segments.iter().map(|segment| segment.len).sum();
         let Some(first) = segments.first() else {
             return;
@@ -41,35 +81,18 @@ impl Copies {
         }
         let copy = |segment: &NewSegment| (Key::segment(shelf, segment.id), segment.len);
         let copies: Vec<_> = segments.iter().map(copy).collect();
-        let kept = self.local().create_segments(shelf, segments);
+        let local = self.local.directory();
+        let kept = local.create_segments(shelf, segments);
         space.release(len);
         // A call that failed may have moved some of the files.
         for (key, len) in &copies {
-            if kept.is_ok() || matches!(self.local().stat(key), Ok(Some(_))) {
+            if kept.is_ok() || matches!(local.stat(key), Ok(Some(_))) {
                 space.add(key, *len);
             }
         }
         if let Err(error) = kept {
             warn!(%shelf, %error, "Can't make local copies of segments of the bucket");
             space.free_some();
-        }
-    }
-
-    /// Drops the local copies of a damaged object.
-    pub(crate) fn drop_damaged(&self, key: &Key) {
-        if matches!(self.local().stat(key), Ok(Some(_))) {
-            warn!(%key, "Dropping a local copy: it is damaged, or its object in the bucket is");
-        }
-        self.fetcher.drop_damaged(key);
-    }
-
-    /// Drops the local copies of damaged segments that have been stored again.
-    pub(super) fn drop_replaced(&self, shelf: &Shelf, stored: &[NewSegment]) {
-        for segment in stored {
-            let key = Key::segment(shelf, segment.id);
-            if self.set_aside.lock().remove(&key) {
-                self.drop_damaged(&key);
-            }
         }
     }
 }

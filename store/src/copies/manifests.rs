@@ -40,26 +40,29 @@ impl SeenManifests {
 }
 
 impl Copies {
-    pub(super) fn stat_manifest(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+    pub(super) async fn stat_manifest(&self, key: &Key) -> Result<Option<Stat>, TierError> {
         let known = self.manifests.known.get(key, self.manifests.max_age);
         if known.is_some() {
             return Ok(known);
         }
-        let copy = self.local().stat(key).ok().flatten();
-        self.ask_or_copy(key, copy, self.manifest_look(key))
+        let copy = self.local().stat(key).await.ok().flatten();
+        self.ask_or_copy(key, copy, self.stat_in_bucket(key)).await
     }
 
-    /// Returns a function that looks for a manifest in the bucket and remembers the answer.
-    fn manifest_look(&self, key: &Key) -> impl FnOnce() -> Result<Option<Stat>, TierError> + use<> {
+    /// Looks for a manifest in the bucket and remembers the answer.
+    fn stat_in_bucket(
+        &self,
+        key: &Key,
+    ) -> impl Future<Output = Result<Option<Stat>, TierError>> + Send + use<> {
         let (fetcher, manifests) = (self.fetcher.clone(), self.manifests.clone());
         let key = key.clone();
-        move || {
+        async move {
             let looked_at = Instant::now();
-            let stat = fetcher.remote.stat(&key)?;
+            let stat = fetcher.remote.stat(&key).await?;
             match stat {
                 Some(stat) => drop(manifests.known.put(key, looked_at, stat)),
                 // Another daemon has deleted it, so the copy must not be served in an outage.
-                None => fetcher.space.drop_copy(&key),
+                None => fetcher.drop_copy(&key).await,
             }
             Ok(stat)
         }

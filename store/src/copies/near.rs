@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,7 @@ use super::pointers::CachedPointers;
 use super::repositories::KnownRepositories;
 use super::space::Space;
 use crate::clock::NoticePeriod;
+use crate::directory::Directory;
 use crate::key::{Key, Shelf, ShelfPart};
 use crate::objects::{DirectUrl, Extent, Objects};
 use crate::reads::Reads;
@@ -46,7 +47,7 @@ pub struct CopyLimits {
 impl Copies {
     /// Keeps copies of `bucket`, in the runtime of the caller. No other daemon may use `local`.
     pub fn new(bucket: BucketTier, (local, tmp): (DiskTier, PathBuf), limits: CopyLimits) -> Self {
-        let space = Arc::new(Space::new(local.clone(), limits.disk));
+        let space = Arc::new(Space::new(Arc::clone(local.directory()), limits.disk));
         let memory = Memory::new(limits.memory);
         let reads = local.reads();
         let remote = Arc::clone(&bucket.objects);
@@ -124,51 +125,50 @@ impl Copies {
     }
 
     /// Fetches extents. Waits until all of them can be read without the network.
-    pub(crate) fn fetch_local<'a>(
-        &'a self,
-        wanted: &'a [Extent],
-    ) -> BoxFuture<'a, Result<(), TierError>> {
-        let part = |extent: &'a Extent, part| async move {
-            self.fetcher.part(&extent.key, extent.len, part).await
-        };
-        let all = wanted
+    pub(crate) async fn fetch_local(&self, wanted: &[Extent]) -> Result<(), TierError> {
+        let parts = wanted
             .iter()
-            .flat_map(move |extent| parts(&extent.range).map(move |index| part(extent, index)));
-        let all: Vec<_> = all.collect();
-        Box::pin(async move { try_join_all(all).await.map(drop) })
+            .flat_map(|extent| parts(&extent.range).map(move |part| (extent, part)));
+        let all = parts.map(|(extent, part)| self.fetcher.part(&extent.key, extent.len, part));
+        try_join_all(all).await.map(drop)
     }
 
-    /// Starts to fetch extents that will be read soon, as far as nothing else is in flight. Looks
-    /// at the disk.
-    pub(crate) fn fetch_local_soon(&self, wanted: &[Extent]) {
-        self.fetcher.fetch_soon(wanted);
+    /// Starts to fetch extents that will be read soon, as far as nothing else is in flight.
+    pub(crate) fn fetch_local_soon(&self, wanted: Vec<Extent>) {
+        let fetcher = self.fetcher.clone();
+        let fetch = async move { fetcher.fetch_soon(&wanted).await };
+        // Nobody waits for it: if it fails, a reader fetches the bytes itself.
+        drop(self.fetcher.runtime.spawn(fetch));
     }
 
-    /// Returns a URL from which a client may read an extent that has no local copy. Looks at the
-    /// disk.
+    /// Returns a URL from which a client may read an extent that has no local copy.
     pub(crate) async fn direct(&self, wanted: &Extent) -> Option<DirectUrl> {
         let signer = self.bucket.signer.as_ref()?;
-        if self.fetcher.is_local(wanted) {
+        if self.fetcher.is_local(wanted).await {
             return None;
         }
         signer.sign(wanted).await
     }
 
     /// Evicts half of the disk copies, or all, if they are on the filesystem of `path`. Returns
-    /// whether there were any.
+    /// whether there were any. Blocks.
     pub(crate) fn make_room(&self, path: &Path, all: bool) -> bool {
         self.fetcher.space.make_room(path, all)
     }
 
     /// Drops all copies of a shelf.
-    pub(crate) fn drop_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        // One by one, so that the copies are no longer counted.
-        for part in [ShelfPart::Manifests, ShelfPart::Segments] {
-            for listed in self.local().list(shelf, part)? {
-                let key = Key::new(shelf, listed.object);
-                self.fetcher.space.drop_copy(&key);
+    pub(crate) async fn drop_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+        let (shelf, space) = (shelf.clone(), Arc::clone(&self.fetcher.space));
+        let drop_shelf = move |local: &Directory| {
+            // One by one, so that the copies are no longer counted.
+            for part in [ShelfPart::Manifests, ShelfPart::Segments] {
+                for listed in local.list(&shelf, part)? {
+                    let key = Key::new(&shelf, listed.object);
+                    space.drop_copy(&key);
+                }
             }
-        }
-        self.local().delete_shelf(shelf)
+            local.delete_shelf(&shelf)
+        };
+        self.local().run(drop_shelf).await
     }
 }

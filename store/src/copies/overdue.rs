@@ -3,11 +3,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::Copies;
@@ -29,11 +30,11 @@ impl Overdue {
     ///
     /// `ask` goes on in the background. So it should remember the answer where the next caller
     /// finds it.
-    fn wait<T: Send + 'static>(
+    async fn wait<T: Send + 'static>(
         &self,
         runtime: &Handle,
         key: &Key,
-        ask: impl FnOnce() -> T + Send + 'static,
+        ask: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let patience = {
             let overdue = self.0.lock();
@@ -46,32 +47,29 @@ impl Overdue {
                 LITTLE_PATIENCE
             }
         };
-        let (answer, answered) = sync_channel(1);
+        let (answer, mut answered) = oneshot::channel();
         let in_flight = InFlight {
             overdue: self.clone(),
             key: key.clone(),
         };
-        runtime.spawn_blocking(move || {
+        runtime.spawn(async move {
             // The receiver is gone if the caller waits no longer.
-            answer.send(ask()).ok();
+            answer.send(ask.await).ok();
             drop(in_flight);
         });
-        match answered.recv_timeout(patience) {
-            Ok(answer) => Some(answer),
-            // The daemon is stopping: the runtime has dropped the task.
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => {
-                let mut overdue = self.0.lock();
-                // The lock makes this look and the insertion one step. A task that answers later
-                // removes the key under the same lock, and so after the insertion. Otherwise the
-                // key could stay for ever.
-                let answer = answered.try_recv();
-                if answer.is_err() {
-                    overdue.insert(key.clone());
-                }
-                answer.ok()
-            }
+        if let Ok(answer) = timeout(patience, &mut answered).await {
+            // An error: the daemon is stopping, and the runtime has dropped the task.
+            return answer.ok();
         }
+        let mut overdue = self.0.lock();
+        // The lock makes this look and the insertion one step. A task that answers later removes
+        // the key under the same lock, and so after the insertion. Otherwise the key could stay
+        // for ever.
+        let answer = answered.try_recv();
+        if answer.is_err() {
+            overdue.insert(key.clone());
+        }
+        answer.ok()
     }
 
     #[cfg(test)]
@@ -83,16 +81,16 @@ impl Overdue {
 impl Copies {
     /// Asks the bucket about `key`. If there is a copy, serves it when the bucket takes too long,
     /// is unreachable or refuses the daemon: none of this says anything about the object.
-    pub(super) fn ask_or_copy<T: Send + 'static>(
+    pub(super) async fn ask_or_copy<T: Send + 'static>(
         &self,
         key: &Key,
         copy: Option<T>,
-        ask: impl FnOnce() -> Result<Option<T>, TierError> + Send + 'static,
+        ask: impl Future<Output = Result<Option<T>, TierError>> + Send + 'static,
     ) -> Result<Option<T>, TierError> {
         if copy.is_none() {
-            return ask();
+            return ask.await;
         }
-        match self.overdue.wait(&self.fetcher.runtime, key, ask) {
+        match self.overdue.wait(&self.fetcher.runtime, key, ask).await {
             None => {
                 debug!(%key, "Serving a local copy: the bucket takes too long");
                 Ok(copy)

@@ -4,13 +4,17 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cachewfs_base::{Recent, map_concurrently};
+use cachewfs_base::Recent;
+use futures_util::stream::{self, StreamExt as _};
 use tracing::warn;
 
 use super::Copies;
+use super::fetch::Fetcher;
+use crate::TierError;
+use crate::directory::Directory;
 use crate::key::Key;
 use crate::objects::{Objects as _, Whole};
-use crate::{DiskTier, TierError};
+use crate::tiers::MAX_READERS;
 
 /// How long a pointer that other daemons may have replaced is served from memory.
 const POINTER_MAX_AGE: Duration = Duration::from_secs(1);
@@ -20,8 +24,6 @@ pub(super) const LISTING_MAX_AGE: Duration = Duration::from_secs(30);
 /// At most this many pointers are remembered, at 1 to 25 KiB each, depending on how many snapshots
 /// they have replaced.
 const MAX_POINTERS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
-/// At most this many pointers are read from the bucket at the same time for a listing.
-const MAX_READERS: usize = 16;
 
 /// Pointers as they were last read.
 #[derive(Clone, Debug)]
@@ -60,46 +62,52 @@ impl CachedPointers {
 }
 
 impl Copies {
-    pub(super) fn read_pointer(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+    pub(super) async fn read_pointer(&self, key: &Key) -> Result<Option<Whole>, TierError> {
         if let Some(known) = self.pointers.known(key, POINTER_MAX_AGE) {
             return Ok(known);
         }
         // During an outage, published snapshots stay available. A publish can't build on such a
         // copy: its version is not that of the bucket, so the swap fails.
-        let copy = self.local().read_whole(key).ok().flatten();
-        self.ask_or_copy(key, copy, self.pointer_reader(key))
+        let copy = self.local().read_whole(key).await.ok().flatten();
+        self.ask_or_copy(key, copy, self.read_bucket_pointer(key))
+            .await
     }
 
-    /// Returns a function that reads a pointer from the bucket. It remembers and copies the
-    /// pointer, unless this daemon has written another one meanwhile.
-    fn pointer_reader(
+    /// Reads a pointer from the bucket. Remembers and copies the pointer, unless this daemon has
+    /// written another one meanwhile.
+    fn read_bucket_pointer(
         &self,
         key: &Key,
-    ) -> impl FnOnce() -> Result<Option<Whole>, TierError> + use<> {
+    ) -> impl Future<Output = Result<Option<Whole>, TierError>> + Send + use<> {
         let (fetcher, pointers, key) = (self.fetcher.clone(), self.pointers.clone(), key.clone());
-        move || {
+        async move {
             let at = Instant::now();
-            let read = fetcher.remote.read_whole(&key)?;
+            let read = fetcher.remote.read_whole(&key).await?;
             let known = CachedPointer::Read(read.clone());
             if pointers.0.put(key.clone(), at, known) {
-                keep_pointer(&fetcher.local, &key, read.as_ref());
+                let read = read.clone();
+                let keep = move |fetcher: &Fetcher| {
+                    keep_pointer(fetcher.local.directory(), &key, read.as_ref());
+                };
+                fetcher.run(keep).await;
             }
             Ok(read)
         }
     }
 
     /// Returns pointers that may be as old as [`LISTING_MAX_AGE`]. Reads several at the same time.
-    pub(crate) fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
-        let read = |key: &Key| match self.pointers.known(key, LISTING_MAX_AGE) {
+    pub(crate) async fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+        let read = async |key: &Key| match self.pointers.known(key, LISTING_MAX_AGE) {
             Some(known) => Ok(known),
-            None => self.read_pointer(key),
+            None => self.read_pointer(key).await,
         };
-        map_concurrently(keys, MAX_READERS, read)
+        let reads = stream::iter(keys).map(read);
+        reads.buffered(MAX_READERS).collect().await
     }
 }
 
-/// Makes the local copy equal to the pointer in the bucket.
-fn keep_pointer(local: &DiskTier, key: &Key, read: Option<&Whole>) {
+/// Makes the local copy equal to the pointer in the bucket. Blocks.
+fn keep_pointer(local: &Directory, key: &Key, read: Option<&Whole>) {
     let copy = local.read_whole(key).ok().flatten();
     let kept = match (read, copy) {
         (Some(read), Some(copy)) if copy.bytes == read.bytes => Ok(()),

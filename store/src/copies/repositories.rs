@@ -26,41 +26,70 @@ impl KnownRepositories {
     ///
     /// If another caller is listing, or the bucket fails, returns the last listing, or the
     /// repositories that are `here` on disk.
-    pub(super) fn get(
+    pub(super) async fn get(
         &self,
-        list: impl FnOnce() -> Result<Vec<RepoName>, TierError>,
-        here: impl FnOnce() -> Result<Vec<RepoName>, TierError>,
+        list: impl Future<Output = Result<Vec<RepoName>, TierError>>,
+        here: impl Future<Output = Result<Vec<RepoName>, TierError>>,
     ) -> Result<Vec<RepoName>, TierError> {
-        {
-            let mut inner = self.0.lock();
-            match &inner.last {
-                Some((at, repos)) if inner.is_listing || at.elapsed() < LISTING_MAX_AGE => {
-                    return Ok(repos.clone());
-                }
-                None if inner.is_listing => {
-                    drop(inner);
-                    return here();
-                }
-                _ => inner.is_listing = true,
-            }
+        match self.begin() {
+            Next::Known(repos) => return Ok(repos),
+            Next::Here => return here.await,
+            Next::List => {}
         }
+        let listing = Listing(self);
         // Taken before the request, so that its duration counts as age.
         let begun = Instant::now();
-        let listed = list();
-        let mut inner = self.0.lock();
-        inner.is_listing = false;
-        match listed {
-            Ok(repos) => {
+        let listed = list.await;
+        let last = {
+            let mut inner = self.0.lock();
+            if let Ok(repos) = &listed {
                 inner.last = Some((begun, repos.clone()));
-                Ok(repos)
             }
-            Err(error) if error.is_bucket_failure() => {
+            inner.last.as_ref().map(|(_, repos)| repos.clone())
+        };
+        drop(listing);
+        match (listed, last) {
+            (Err(error), last) if error.is_bucket_failure() => {
                 debug!(%error, "Can't list the repositories of the bucket: using an older list");
-                let last = inner.last.as_ref().map(|(_, repos)| repos.clone());
-                drop(inner);
-                last.map_or_else(here, Ok)
+                match last {
+                    Some(last) => Ok(last),
+                    None => here.await,
+                }
             }
-            Err(error) => Err(error),
+            (listed, _) => listed,
         }
+    }
+
+    /// Decides what a caller does, and notes if it lists the bucket.
+    fn begin(&self) -> Next {
+        let mut inner = self.0.lock();
+        match &inner.last {
+            Some((at, repos)) if inner.is_listing || at.elapsed() < LISTING_MAX_AGE => {
+                Next::Known(repos.clone())
+            }
+            None if inner.is_listing => Next::Here,
+            _ => {
+                inner.is_listing = true;
+                Next::List
+            }
+        }
+    }
+}
+
+/// How a caller gets the repositories.
+enum Next {
+    Known(Vec<RepoName>),
+    /// From the disk.
+    Here,
+    /// From the bucket.
+    List,
+}
+
+/// A listing that is in progress. It ends also if its caller goes away.
+struct Listing<'a>(&'a KnownRepositories);
+
+impl Drop for Listing<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().is_listing = false;
     }
 }

@@ -53,16 +53,21 @@ impl Leases {
         Self { me, metrics, seen }
     }
 
-    /// Takes the lease on publishing `repo`, unless another daemon holds it. Blocks.
+    /// Takes the lease on publishing `repo`, unless another daemon holds it.
     ///
     /// The lease expires `ttl` after its last renewal; a `ttl` of zero turns leases off. Its token
     /// is higher than `fence`, the token of the present pointer.
-    pub fn claim(&self, store: &Store, repo: &RepoName, (ttl, fence): (Duration, u64)) -> Claim {
+    pub async fn claim(
+        &self,
+        store: &Store,
+        repo: &RepoName,
+        (ttl, fence): (Duration, u64),
+    ) -> Claim {
         if ttl.is_zero() {
             return Claim::None;
         }
         let key = Key::lease(&store.shelf(repo));
-        let claim = self.try_claim((store, &key), (ttl, fence));
+        let claim = self.try_claim((store, &key), (ttl, fence)).await;
         claim.unwrap_or_else(|error| {
             self.metrics.note(LeaseEvent::Failed);
             let error = chain(&error);
@@ -76,23 +81,23 @@ impl Leases {
     }
 
     /// Returns the daemon that holds the lease on publishing `repo`, or `None` if none does or the
-    /// lease can't be read. Blocks.
-    pub fn holder(&self, store: &Store, repo: &RepoName) -> Option<Arc<str>> {
+    /// lease can't be read.
+    pub async fn holder(&self, store: &Store, repo: &RepoName) -> Option<Arc<str>> {
         let key = Key::lease(&store.shelf(repo));
-        match self.look(store, &key) {
+        match self.look(store, &key).await {
             Ok((_, Verdict::HeldBy(holder))) => Some(holder.to_string().into()),
             // A claim of the lease logs why it can't be read.
             Ok((_, Verdict::Free { .. })) | Err(_) => None,
         }
     }
 
-    fn try_claim(
+    async fn try_claim(
         &self,
         (store, key): (&Store, &Key),
         (ttl, fence): (Duration, u64),
     ) -> Result<Claim, LeaseError> {
         for _ in 0..TRIES {
-            let (version, verdict) = self.look(store, key)?;
+            let (version, verdict) = self.look(store, key).await?;
             let (last_token, has_expired) = match verdict {
                 Verdict::HeldBy(holder) => return Ok(Claim::HeldBy(holder.to_string().into())),
                 Verdict::Free {
@@ -110,7 +115,8 @@ impl Leases {
             // that sees it.
             let began = Instant::now();
             let json = record.to_json()?;
-            if store.nearest().swap(key, version.as_ref(), &json)? == Written::TooLate {
+            let swapped = store.nearest().swap(key, version.as_ref(), &json);
+            if swapped.await? == Written::TooLate {
                 continue;
             }
             self.seen.lock().pop(key);
@@ -128,8 +134,12 @@ impl Leases {
     }
 
     /// Reads a lease and judges it. Returns its version, or `None` if there is no lease object.
-    fn look(&self, store: &Store, key: &Key) -> Result<(Option<Version>, Verdict), LeaseError> {
-        let found = store.nearest().read_whole(key)?;
+    async fn look(
+        &self,
+        store: &Store,
+        key: &Key,
+    ) -> Result<(Option<Version>, Verdict), LeaseError> {
+        let found = store.nearest().read_whole(key).await?;
         let record = match &found {
             Some(found) => Some(LeaseRecord::parse(&found.bytes)?),
             None => None,

@@ -1,4 +1,6 @@
 //! [`Lease`]: a lease that this daemon holds. A thread renews it; dropping it releases it.
+//!
+//! A lease is for a publish, which runs on a thread that may block.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use cachewfs_base::chain;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use super::error::LeaseError;
@@ -32,6 +35,8 @@ pub struct Lease {
 #[derive(Debug)]
 struct HeldLease {
     store: Store,
+    /// Runs the calls of the store.
+    runtime: Handle,
     key: Key,
     metrics: Arc<LeaseMetrics>,
     token: u64,
@@ -48,7 +53,7 @@ enum LeaseState {
 }
 
 impl Lease {
-    /// Starts the thread that renews a lease that was just claimed.
+    /// Starts the thread that renews a lease that was just claimed, in the runtime of the caller.
     pub(super) fn hold(
         (store, key): (Store, Key),
         claimed: ClaimedLease,
@@ -57,6 +62,7 @@ impl Lease {
         let interval = claimed.record.ttl() / RENEWALS;
         let shared = Arc::new(HeldLease {
             store,
+            runtime: Handle::current(),
             key,
             metrics,
             token: claimed.record.token,
@@ -81,7 +87,7 @@ impl Lease {
     }
 
     /// Returns whether another daemon has taken the lease over. If this can't be found out, returns
-    /// `false`: publishing is safe without a lease.
+    /// `false`: publishing is safe without a lease. Blocks.
     pub fn is_lost(&self) -> bool {
         self.is_known_lost() || self.shared.is_lost_by_now()
     }
@@ -159,8 +165,16 @@ impl HeldLease {
         Ok(state)
     }
 
-    /// Replaces the lease by `next` of it, unless it belongs to another daemon.
+    /// Replaces the lease by `next` of it, unless it belongs to another daemon. Blocks.
     fn swap(
+        &self,
+        claimed: &mut ClaimedLease,
+        next: fn(&LeaseRecord) -> LeaseRecord,
+    ) -> Result<LeaseState, LeaseError> {
+        self.runtime.block_on(self.replace(claimed, next))
+    }
+
+    async fn replace(
         &self,
         claimed: &mut ClaimedLease,
         next: fn(&LeaseRecord) -> LeaseRecord,
@@ -169,7 +183,7 @@ impl HeldLease {
         // others.
         let began = Instant::now();
         let objects = self.store.nearest();
-        let Some(found) = objects.read_whole(&self.key)? else {
+        let Some(found) = objects.read_whole(&self.key).await? else {
             return Ok(LeaseState::Lost);
         };
         // A lease that can't be parsed is of a newer daemon, or damaged: not this daemon's.
@@ -178,7 +192,9 @@ impl HeldLease {
             return Ok(LeaseState::Lost);
         };
         let record = next(&present);
-        match objects.swap(&self.key, Some(&found.version), &record.to_json()?)? {
+        let json = record.to_json()?;
+        let swapped = objects.swap(&self.key, Some(&found.version), &json);
+        match swapped.await? {
             Written::New => {
                 *claimed = ClaimedLease::written(record, began);
                 Ok(LeaseState::Held)

@@ -11,7 +11,7 @@ use super::{Claim, Holder, Lease, Leases};
 use crate::key::Key;
 use crate::lease::{LeaseEvent, LeaseMetrics};
 use crate::objects::Written;
-use crate::testing::shelf;
+use crate::testing::{now, shelf};
 use crate::wrapped::refusal;
 use crate::wrapped::{Call, Wrapped};
 use crate::{BucketTier, DiskTier, Store};
@@ -49,7 +49,7 @@ impl Daemon {
     }
 
     fn claim(&self, store: &Store, ttl: Duration) -> Claim {
-        self.leases.claim(store, &repo(), (ttl, 0))
+        now(self.leases.claim(store, &repo(), (ttl, 0)))
     }
 
     fn take(&self, store: &Store, ttl: Duration) -> Lease {
@@ -60,7 +60,7 @@ impl Daemon {
     }
 
     fn holder(&self, store: &Store) -> Option<Arc<str>> {
-        self.leases.holder(store, &repo())
+        now(self.leases.holder(store, &repo()))
     }
 
     fn count(&self, event: LeaseEvent) -> u64 {
@@ -69,14 +69,14 @@ impl Daemon {
 }
 
 fn stored(store: &Store) -> LeaseRecord {
-    let found = store.nearest().read_whole(&key()).unwrap().unwrap();
+    let found = now(store.nearest().read_whole(&key())).unwrap().unwrap();
     LeaseRecord::parse(&found.bytes).unwrap()
 }
 
 fn write(store: &Store, bytes: &[u8]) {
-    let present = store.nearest().read_whole(&key()).unwrap();
+    let present = now(store.nearest().read_whole(&key())).unwrap();
     let version = present.map(|present| present.version);
-    let written = store.nearest().swap(&key(), version.as_ref(), bytes);
+    let written = now(store.nearest().swap(&key(), version.as_ref(), bytes));
     assert_eq!(written.unwrap(), Written::New);
 }
 
@@ -205,7 +205,7 @@ fn a_token_is_higher_than_the_fence() {
     let (_directory, store) = store();
     let daemon = Daemon::named("a");
 
-    let claim = daemon.leases.claim(&store, &repo(), (LONG, 41));
+    let claim = now(daemon.leases.claim(&store, &repo(), (LONG, 41)));
 
     assert!(matches!(claim, Claim::Lease(lease) if lease.token() == 42));
 }
@@ -220,7 +220,7 @@ fn an_unusable_lease_does_not_stop_a_publish() {
         assert!(matches!(daemon.claim(&store, LONG), Claim::None));
 
         assert_eq!(daemon.holder(&store), None);
-        let left = store.nearest().read_whole(&key()).unwrap().unwrap();
+        let left = now(store.nearest().read_whole(&key())).unwrap().unwrap();
         assert_eq!(left.bytes, strange.as_bytes());
     }
     assert_eq!(daemon.count(LeaseEvent::Failed), 4);

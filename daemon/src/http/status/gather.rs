@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use cachewfs_format::api::{FailureStatus, JobClass, RepoOverview};
 use cachewfs_format::{ArchiveKind, Pointer, RepoName};
+use futures_util::stream::{self, StreamExt as _};
 use tracing::debug;
 
 use super::report::{DiskReport, GitReport, JobsReport, Report, TrafficReport};
 use super::snapshots::{DescribedSnapshots, of_pointer};
-use crate::base::{chain, map_concurrently, seconds_since_epoch};
+use crate::base::{chain, seconds_since_epoch};
 use crate::http::app::App;
 use crate::http::describe::{Audience, Pointers, describe, with_snapshots};
 use crate::http::error::{ApiError, store_answer};
@@ -35,19 +36,17 @@ pub(super) async fn current(app: &Arc<App>) -> Result<Arc<Report>, ApiError> {
     {
         return Ok(Arc::clone(report));
     }
-    let (app, known) = (Arc::clone(app), Arc::clone(&app.status.known));
-    let make = move || Arc::new(make(&app, &known));
-    let report = tokio::task::spawn_blocking(make).await?;
+    let report = Arc::new(make(app, &app.status.known).await);
     *last = Some((Instant::now(), Arc::clone(&report)));
     Ok(report)
 }
 
-fn make(app: &App, known: &DescribedSnapshots) -> Report {
+async fn make(app: &App, known: &DescribedSnapshots) -> Report {
     let Repositories {
         overviews,
         total,
         failing,
-    } = repositories(app, known);
+    } = repositories(app, known).await;
     let disk = &app.context.disk;
     let used = disk.used();
     Report {
@@ -90,18 +89,18 @@ struct Listed {
     pointer: Result<Option<Pointer>, StoreError>,
 }
 
-fn repositories(app: &App, known: &DescribedSnapshots) -> Repositories {
+async fn repositories(app: &App, known: &DescribedSnapshots) -> Repositories {
     let mut mirrored = app.registry.all();
     mirrored.retain(|repository| !repository.status().is_unknown());
     let is_failing = |repository: &Arc<Repository>| repository.status().is_failing();
     let failing = mirrored.iter().filter(|each| is_failing(each)).count();
     // The sort is stable: among failing and among other repositories, the order by name stays.
     mirrored.sort_by_cached_key(|repository| Reverse(is_failing(repository)));
-    let elsewhere = elsewhere(app);
+    let elsewhere = elsewhere(app).await;
     let total = mirrored.len() + elsewhere.len();
     mirrored.truncate(MAX_REPOSITORIES);
     let names: Vec<_> = mirrored.iter().map(|each| each.name().clone()).collect();
-    let pointers = app.store.recent_pointers(&names);
+    let pointers = app.store.recent_pointers(&names).await;
     let mirrored = mirrored.into_iter().zip(pointers);
     let mirrored = mirrored.map(|(repository, pointer)| Listed {
         name: repository.name().clone(),
@@ -110,12 +109,15 @@ fn repositories(app: &App, known: &DescribedSnapshots) -> Repositories {
     });
     let listed: Vec<_> = mirrored.chain(elsewhere).take(MAX_REPOSITORIES).collect();
     let names: Vec<_> = listed.iter().map(|each| each.name.clone()).collect();
-    let lfs = app.store_of(ArchiveKind::Lfs).recent_pointers(&names);
+    let lfs = app.store_of(ArchiveKind::Lfs);
+    let lfs = lfs.recent_pointers(&names).await;
     let listed: Vec<_> = listed.into_iter().zip(lfs).collect();
-    let overviews = map_concurrently(&listed, MAX_READERS, |(listed, lfs)| {
+    let overview = async |(listed, lfs): &(Listed, Result<Option<Pointer>, StoreError>)| {
         let lfs = lfs.as_ref().ok().and_then(Option::as_ref);
-        overview((app, known), listed, lfs)
-    });
+        overview((app, known), listed, lfs).await
+    };
+    let overviews = stream::iter(&listed).map(overview);
+    let overviews: Vec<_> = overviews.buffered(MAX_READERS).collect().await;
     let has_failure = |overview: &&RepoOverview| overview.status.is_failing();
     let failing = failing.max(overviews.iter().filter(has_failure).count());
     Repositories {
@@ -169,8 +171,8 @@ fn git(app: &App) -> GitReport {
 }
 
 /// Returns the repositories that are published without a mirror here. Unreadable ones are left out.
-fn elsewhere(app: &App) -> Vec<Listed> {
-    let all = app.repositories().unwrap_or_else(|error| {
+async fn elsewhere(app: &App) -> Vec<Listed> {
+    let all = app.repositories().await.unwrap_or_else(|error| {
         debug!(
             error = chain(&error),
             "The status page lacks repositories without a mirror: can't list the store"
@@ -179,7 +181,7 @@ fn elsewhere(app: &App) -> Vec<Listed> {
     });
     let without = all.into_iter().filter(|(_, mirrored)| mirrored.is_none());
     let names: Vec<RepoName> = without.map(|(repo, _)| repo).collect();
-    let pointers = app.store.recent_pointers(&names);
+    let pointers = app.store.recent_pointers(&names).await;
     let listed = names.into_iter().zip(pointers);
     let listed = listed.map(|(name, pointer)| Listed {
         name,
@@ -191,7 +193,7 @@ fn elsewhere(app: &App) -> Vec<Listed> {
         .collect()
 }
 
-fn overview(
+async fn overview(
     (app, known): (&App, &DescribedSnapshots),
     listed: &Listed,
     lfs: Option<&Pointer>,
@@ -204,7 +206,10 @@ fn overview(
         (None, _) => Ok((Vec::new(), 0)),
         // Only the current one: to read the manifests of all these repositories would take long.
         (Some(pointer), None) => Ok((of_pointer(pointer).into_iter().collect(), 1)),
-        (Some(pointer), Some(_)) => known.newest_lately(&app.store, (name, pointer.snapshot)),
+        (Some(pointer), Some(_)) => {
+            let of = (name, pointer.snapshot);
+            known.newest_lately(&app.store, of).await
+        }
     };
     // An unreadable repository is shown with its error, and doesn't fail the whole page.
     let unreadable = listed.pointer.as_ref().err().or(newest.as_ref().err());

@@ -78,12 +78,12 @@ pub(in crate::http) struct Reports {
 }
 
 impl Reports {
-    /// Returns the newest snapshots of `repo`, the newest first, and the number of all. Blocks.
-    pub(in crate::http) fn newest_snapshots(
+    /// Returns the newest snapshots of `repo`, the newest first, and the number of all.
+    pub(in crate::http) async fn newest_snapshots(
         &self,
         store: &Store,
         repo: &RepoName,
     ) -> Result<(Vec<SnapshotStatus>, usize), StoreError> {
-        self.known.newest(store, repo)
+        self.known.newest(store, repo).await
     }
 }

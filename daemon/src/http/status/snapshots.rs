@@ -49,19 +49,19 @@ impl Default for DescribedSnapshots {
 }
 
 impl DescribedSnapshots {
-    /// Returns the newest snapshots of `repo`, the newest first, and the number of all. Blocks.
-    pub(super) fn newest(
+    /// Returns the newest snapshots of `repo`, the newest first, and the number of all.
+    pub(super) async fn newest(
         &self,
         store: &Store,
         repo: &RepoName,
     ) -> Result<(Vec<SnapshotStatus>, usize), StoreError> {
-        let ids = store.newest_snapshots(repo)?;
-        self.describe_all(store, repo, &ids)
+        let ids = store.newest_snapshots(repo).await?;
+        self.describe_all(store, repo, &ids).await
     }
 
     /// Returns the newest snapshots of `repo` as [`Self::newest`] does, from a list that may be
-    /// some minutes old if `current` is its first snapshot. Blocks.
-    pub(super) fn newest_lately(
+    /// some minutes old if `current` is its first snapshot.
+    pub(super) async fn newest_lately(
         &self,
         store: &Store,
         (repo, current): (&RepoName, SnapshotId),
@@ -70,14 +70,14 @@ impl DescribedSnapshots {
         let ids = if let Some(ids) = known.filter(|ids| ids.first() == Some(&current)) {
             ids
         } else {
-            let (asked_at, ids) = (Instant::now(), store.newest_snapshots(repo)?);
+            let (asked_at, ids) = (Instant::now(), store.newest_snapshots(repo).await?);
             self.lists.put(repo.clone(), asked_at, ids.clone());
             ids
         };
-        self.describe_all(store, repo, &ids)
+        self.describe_all(store, repo, &ids).await
     }
 
-    fn describe_all(
+    async fn describe_all(
         &self,
         store: &Store,
         repo: &RepoName,
@@ -89,24 +89,24 @@ impl DescribedSnapshots {
             let known = self.reports.lock().get(&key).cloned();
             newest.extend(match known {
                 Some(known) => Some(known),
-                None => self.describe(store, key)?,
+                None => self.describe(store, key).await?,
             });
         }
         Ok((newest, ids.len()))
     }
 
-    fn describe(
+    async fn describe(
         &self,
         store: &Store,
         key: ReportKey,
     ) -> Result<Option<SnapshotStatus>, StoreError> {
         let (repo, id, before) = &key;
         // It may have been deleted since it was listed.
-        let Some((manifest, _)) = store.manifest(repo, *id)? else {
+        let Some((manifest, _)) = store.manifest(repo, *id).await? else {
             return Ok(None);
         };
         let before = match before {
-            Some(before) => store.manifest(repo, *before)?,
+            Some(before) => store.manifest(repo, *before).await?,
             None => None,
         };
         let report = describe(&manifest, before.as_ref().map(|(before, _)| before));

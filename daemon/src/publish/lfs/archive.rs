@@ -28,7 +28,7 @@ use crate::publish::members::MemberWriter;
 use crate::publish::new_id::NewId;
 use crate::publish::segments::{SEQUENTIAL_CHUNK_LEN, SegmentSink};
 use crate::publish::{Attempt, PublishError, Publisher, fixed_times};
-use crate::store::{NewSegment, Store};
+use crate::store::{NewSegment, Store, wait};
 
 /// At most this many bytes are in a batch, unless it has only one object. A batch is fetched, then
 /// stored, and until then it is on disk twice.
@@ -81,7 +81,7 @@ impl Publisher {
             }
             // The archive of a commit never changes. So if it was published before, HEAD has
             // returned to this commit, or a publish stopped between manifest and pointer.
-            if store.manifest_written_at(repo, snapshot)?.is_some() {
+            if wait(store.manifest_written_at(repo, snapshot))?.is_some() {
                 publish.return_to(snapshot)?;
                 return Ok(ControlFlow::Break(true));
             }
@@ -95,7 +95,7 @@ impl Publisher {
         };
         Commit::attempt(target, look, |publish, wanted| {
             let previous = match publish.pointer() {
-                Some(current) => Some(store.current_manifest(repo, current)?),
+                Some(current) => Some(wait(store.current_manifest(repo, current))?),
                 None => None,
             };
             let objects = LfsArchiveBuilder {
@@ -142,7 +142,7 @@ impl LfsArchiveBuilder<'_> {
             .map(|object| (object.data.name.clone(), object))
             .collect();
         // An object whose segments are missing from the store is fetched again.
-        let segments = self.store.segments(self.repo)?;
+        let segments = wait(self.store.segments(self.repo))?;
         let is_there = |object: &PublishedLfsObject| {
             let mut files = [&object.header, &object.data].into_iter();
             files.all(|file| segments.contains(&file.segment.id))
@@ -193,7 +193,7 @@ impl LfsArchiveBuilder<'_> {
             stored.insert(oid.clone(), PublishedLfsObject { header, data });
         }
         fs::remove_dir_all(&directory).map_err(PublishError::at(&directory))?;
-        Ok(self.store.put_segments(self.repo, sink.into_new())?)
+        Ok(wait(self.store.put_segments(self.repo, sink.into_new()))?)
     }
 
     /// Fails if the SHA-256 of the file isn't the id of the object.

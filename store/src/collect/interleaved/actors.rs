@@ -12,6 +12,7 @@ use cachewfs_format::{
 
 use super::world::{Actor, NOTICE, World};
 use crate::clock::{Clock as _, NoticePeriod};
+use crate::testing::now;
 use crate::{Collection, Keep, NewSegment, Protection, Store, StoreError, Written};
 
 /// How many different segments and commits the actors use: few, so that they often meet.
@@ -58,9 +59,9 @@ pub(super) fn publisher(actor: &Actor, habits: Habits) {
 /// Publishes a snapshot with some segments of the current one and some others.
 fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreError> {
     let repo = repo();
-    let pointer = store.pointer(&repo)?;
+    let pointer = now(store.pointer(&repo))?;
     let old = match &pointer {
-        Some(pointer) => store.current_manifest(&repo, pointer)?.segments(),
+        Some(pointer) => now(store.current_manifest(&repo, pointer))?.segments(),
         None => HashSet::new(),
     };
     let mut old: Vec<_> = old.into_iter().collect();
@@ -72,23 +73,23 @@ fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreErro
     let named: HashSet<_> = old.into_iter().chain(new.clone()).collect();
     let early = habits
         .looks_before_it_builds
-        .then(|| store.protect(&repo, (None, &HashSet::new()), || false))
+        .then(|| now(store.protect(&repo, (None, &HashSet::new()), || false)))
         .transpose()?;
     let minutes = u32::try_from(actor.chance(8)).unwrap();
-    actor.pause(NOTICE.0 / 4 * minutes);
+    now(actor.pause(NOTICE.0 / 4 * minutes));
     let new_segment = |id| NewSegment {
         id,
         file: PathBuf::new(),
         len: 1,
     };
-    store.put_segments(&repo, new.into_iter().map(new_segment).collect())?;
+    now(store.put_segments(&repo, new.into_iter().map(new_segment).collect()))?;
     let protection = match early {
         Some(early) => early,
-        None => store.protect(&repo, (None, &named), || false)?,
+        None => now(store.protect(&repo, (None, &named), || false))?,
     };
     let id = free_id(actor, store, &protection)?;
     let manifest = manifest(id, &named, actor.chance(u64::MAX));
-    let (written, digest) = store.put_manifest(&manifest, &protection)?;
+    let (written, digest) = now(store.put_manifest(&manifest, &protection))?;
     if written == Written::New {
         point_to(store, (id, digest), (pointer.as_ref(), &protection))?;
     }
@@ -98,15 +99,15 @@ fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreErro
 /// Makes an existing snapshot current again, as the publisher of LFS archives does.
 fn publish_again(actor: &Actor, store: &Store) -> Result<(), StoreError> {
     let repo = repo();
-    let pointer = store.pointer(&repo)?;
-    let snapshots = store.snapshots(&repo)?;
+    let pointer = now(store.pointer(&repo))?;
+    let snapshots = now(store.snapshots(&repo))?;
     if snapshots.is_empty() {
         return Ok(());
     }
     let index = actor.chance(snapshots.len() as u64);
     let id = snapshots[usize::try_from(index).unwrap()];
-    let protection = store.protect(&repo, (Some(id), &HashSet::new()), || false)?;
-    let Some((_, digest)) = store.manifest(&repo, id)? else {
+    let protection = now(store.protect(&repo, (Some(id), &HashSet::new()), || false))?;
+    let Some((_, digest)) = now(store.manifest(&repo, id))? else {
         return Ok(());
     };
     point_to(store, (id, digest), (pointer.as_ref(), &protection))
@@ -120,7 +121,7 @@ fn free_id(
     let commit = u8::try_from(actor.chance(COMMITS)).unwrap();
     let commit = ObjectId::from_bytes(&[commit; 20]).unwrap();
     let mut id = SnapshotId::first(commit);
-    while protection.is_used(id) || store.manifest_written_at(&repo(), id)?.is_some() {
+    while protection.is_used(id) || now(store.manifest_written_at(&repo(), id))?.is_some() {
         let other = Digest::of(&actor.chance(20).to_be_bytes());
         id = SnapshotId::later(commit, &other);
     }
@@ -143,7 +144,7 @@ fn point_to(
         notice: None,
         fence: 0,
     };
-    store.swap_pointer(&repo(), (expected, &pointer), protection)?;
+    now(store.swap_pointer(&repo(), (expected, &pointer), protection))?;
     Ok(())
 }
 
@@ -194,8 +195,8 @@ pub(super) fn collector(actor: &Actor, habits: Habits) {
         if habits.hardly_waits {
             store = store.with_notice(NoticePeriod(NOTICE.0 / 20));
         }
-        store.collect(&repo(), collection(actor)).ok();
-        actor.pause(NOTICE.0);
+        now(store.collect(&repo(), collection(actor))).ok();
+        now(actor.pause(NOTICE.0));
         if actor.is_broken() {
             break;
         }
@@ -217,9 +218,9 @@ pub(super) fn settle(world: &Arc<World>) -> Result<(), String> {
         is_stopping: &|| false,
     };
     let store = actor.store();
-    let collected = store.collect(&repo(), collection);
+    let collected = now(store.collect(&repo(), collection));
     let collected = collected.map_err(|error| format!("{error:?}"))?;
-    let pointer = store.pointer(&repo()).unwrap();
+    let pointer = now(store.pointer(&repo())).unwrap();
     let (snapshots, named, present) = world.left();
     let current = pointer
         .map(|pointer| pointer.snapshot)

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use async_trait::async_trait;
 use cachewfs_format::{RepoName, SegmentId};
 
 use super::world::{Actor, stat};
@@ -9,12 +10,13 @@ use crate::TierError;
 use crate::key::{Key, Shelf, ShelfPart};
 use crate::objects::{Listed, NewSegment, Objects, Stat, Version, Whole, Written};
 
+#[async_trait]
 impl Objects for Actor {
-    fn read_at(&self, key: &Key, _: u64, _: &mut [u8]) -> Result<(), TierError> {
+    async fn read_at(&self, key: &Key, _: u64, _: &mut [u8]) -> Result<(), TierError> {
         Err(TierError::NotFound { key: key.boxed() })
     }
 
-    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+    async fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
         self.call(key, |state| {
             let version = state.version(key)?;
             let bytes = state.objects.get(key)?.0.clone();
@@ -27,18 +29,23 @@ impl Objects for Actor {
         })
     }
 
-    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.swap(key, None, bytes)
+    async fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
+        self.swap(key, None, bytes).await
     }
 
-    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
+    async fn create_segments(
+        &self,
+        shelf: &Shelf,
+        segments: Vec<NewSegment>,
+    ) -> Result<u64, TierError> {
         for segment in segments {
-            self.create(&Key::segment(shelf, segment.id), b"segment")?;
+            self.create(&Key::segment(shelf, segment.id), b"segment")
+                .await?;
         }
         Ok(0)
     }
 
-    fn swap(
+    async fn swap(
         &self,
         key: &Key,
         expected: Option<&Version>,
@@ -53,23 +60,23 @@ impl Objects for Actor {
         })
     }
 
-    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+    async fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
         self.call(key, |state| {
             let (bytes, at, _) = state.objects.get(key)?;
             Some(stat(bytes, *at))
         })
     }
 
-    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
+    async fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let key = Key::pointer(shelf);
         self.call(&key, |state| state.listed(shelf, part))
     }
 
-    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+    async fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
         Ok(Vec::new())
     }
 
-    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+    async fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         for key in keys {
             self.call(key, |state| {
                 state.objects.remove(key);
@@ -79,7 +86,7 @@ impl Objects for Actor {
         Ok(())
     }
 
-    fn set_aside(&self, _: &Shelf, _: SegmentId) -> Result<(), TierError> {
+    async fn set_aside(&self, _: &Shelf, _: SegmentId) -> Result<(), TierError> {
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
+use async_trait::async_trait;
 use cachewfs_format::{Digest, Manifest, Pointer, SegmentId, SnapshotId};
 
 use crate::clock::{Clock, NoticePeriod};
@@ -280,12 +281,13 @@ impl Actor {
     }
 }
 
+#[async_trait]
 impl Clock for Actor {
     fn now(&self) -> Duration {
         self.world.lock().now * self.rate / 100
     }
 
-    fn pause(&self, time: Duration) {
+    async fn pause(&self, time: Duration) {
         let until = self.world.lock().now + time * 100 / self.rate;
         drop(self.wait(Waiting::Until(until)));
     }

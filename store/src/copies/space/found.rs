@@ -7,15 +7,15 @@ use std::time::SystemTime;
 use cachewfs_format::RepoName;
 use tracing::warn;
 
+use crate::TierError;
+use crate::directory::Directory;
 use crate::key::{Key, Shelf, ShelfPart};
-use crate::objects::Objects as _;
-use crate::{DiskTier, TierError};
 
 /// When a copy was last used, its key and its length.
 pub(super) type FoundCopy = (SystemTime, Key, u64);
 
 /// Returns all copies, the most recently used first. Blocks.
-pub(super) fn find_copies(local: &DiskTier) -> Vec<FoundCopy> {
+pub(super) fn find_copies(local: &Directory) -> Vec<FoundCopy> {
     let mut found = Vec::new();
     find(local, &local.root.join("v1"), &mut found);
     found.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
@@ -23,7 +23,7 @@ pub(super) fn find_copies(local: &DiskTier) -> Vec<FoundCopy> {
 }
 
 /// Searches a directory and the ones in it. Treats unreadable ones as empty.
-fn find(local: &DiskTier, directory: &Path, found: &mut Vec<FoundCopy>) {
+fn find(local: &Directory, directory: &Path, found: &mut Vec<FoundCopy>) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {
         let path = entry.path();
@@ -45,7 +45,7 @@ fn find(local: &DiskTier, directory: &Path, found: &mut Vec<FoundCopy>) {
     }
 }
 
-fn find_of(local: &DiskTier, shelf: &Shelf, found: &mut Vec<FoundCopy>) -> Result<(), TierError> {
+fn find_of(local: &Directory, shelf: &Shelf, found: &mut Vec<FoundCopy>) -> Result<(), TierError> {
     for part in [ShelfPart::Manifests, ShelfPart::Segments] {
         for listed in local.list(shelf, part)? {
             let key = Key::new(shelf, listed.object);

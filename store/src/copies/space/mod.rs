@@ -22,9 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::found::find_copies;
-use crate::DiskTier;
+use crate::directory::Directory;
 use crate::key::Key;
-use crate::objects::Objects as _;
 
 /// One part in this many of the disk is kept free of copies, up to a limit: room for updates and
 /// publishes until the next look.
@@ -36,7 +35,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The local copies on disk.
 #[derive(Debug)]
 pub(super) struct Space {
-    local: DiskTier,
+    local: Arc<Directory>,
     max_bytes: u64,
     copies: Mutex<Copies>,
     /// Notified when a copy was evicted.
@@ -85,7 +84,7 @@ impl Copies {
 }
 
 impl Space {
-    pub(super) fn new(local: DiskTier, max_bytes: u64) -> Self {
+    pub(super) fn new(local: Arc<Directory>, max_bytes: u64) -> Self {
         Self {
             local,
             max_bytes,

@@ -9,8 +9,8 @@ use crate::testing::{new_segment, noise, shelf};
 
 fn space(directory: &Path, max_bytes: u64) -> Space {
     let at = |name: &str| directory.join(name);
-    let local = DiskTier::create(&at("disk"), &at("tmp")).unwrap();
-    Space::new(local, max_bytes)
+    let local = Directory::open(&at("disk"), &at("tmp")).unwrap();
+    Space::new(Arc::new(local), max_bytes)
 }
 
 #[test]

@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::key::{Key, ShelfPart};
-use crate::objects::{Extent, Objects as _, Written};
-use crate::testing::{new_segment, noise, shelf};
+use crate::objects::{Extent, Written};
+use crate::testing::{ObjectsNow as _, new_segment, noise, shelf};
 use crate::wrapped::{Call, Count, Gate, Wrapped, outage, refusal};
 use crate::{BucketError, BucketTier, DiskTier, NoticePeriod, TierError};
 
@@ -30,7 +30,7 @@ struct World {
     reads: Count,
     whole_reads: Count,
     gate: Gate,
-    /// A gate for reads of whole objects and for stats.
+    /// A gate for reads of whole objects, stats, swaps and listings.
     small_gate: Gate,
     /// The error that the bucket gives.
     fault: Fault,
@@ -62,7 +62,7 @@ impl World {
                     count_whole.note();
                     wait_small.pass();
                 }
-                Call::Stat => wait_small.pass(),
+                Call::Stat | Call::Swap | Call::List => wait_small.pass(),
                 _ => {}
             }
             let fault = *present.lock().unwrap();
@@ -250,7 +250,7 @@ async fn as_many_published_segments_are_cached_as_fit() {
     world.copies.create_segments(&shelf(), new).unwrap();
 
     for (key, content) in keys.iter().zip(&contents) {
-        assert!(fs::read(world.bucket().path(key)).unwrap() == *content);
+        assert!(fs::read(world.bucket().directory().path(key)).unwrap() == *content);
     }
     // A segment that takes more than half of the limit is copied alone, and evicted by the ones
     // after it.
@@ -357,7 +357,7 @@ async fn segments_are_fetched_ahead() {
         .map(|key| extent(key, 100_000, 0..100_000))
         .collect();
 
-    world.copies.fetch_local_soon(&extents);
+    world.copies.fetch_local_soon(extents);
     eventually(|| keys.iter().all(|key| world.copy(key).exists())).await;
 
     assert_eq!(world.reads.take(), 4);

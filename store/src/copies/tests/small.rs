@@ -1,5 +1,7 @@
 //! Tests of small objects while the bucket is unreachable, silent or refuses requests.
 
+use cachewfs_format::RepoName;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +91,7 @@ async fn copies_are_served_while_the_bucket_is_silent() {
     world.copies.create(&manifest, b"manifest").unwrap();
     let read = |copies: &Copies| copies.read_whole(&pointer).unwrap().unwrap().bytes;
     let world = world.restart(true).await;
-    world.bucket().put(&pointer, b"new").unwrap();
+    world.bucket().directory().put(&pointer, b"new").unwrap();
 
     // While the gate is shut, no request to the bucket ends.
     world.small_gate.set_shut(true);
@@ -114,7 +116,7 @@ async fn copies_are_served_while_the_bucket_is_silent() {
 async fn a_remembered_pointer_is_as_old_as_the_question_to_the_bucket() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
-    world.bucket().put(&pointer, b"1").unwrap();
+    world.bucket().directory().put(&pointer, b"1").unwrap();
     let read = || world.copies.read_whole(&pointer).unwrap().unwrap().read_at;
 
     let (first, second) = (read(), read());
@@ -136,7 +138,7 @@ async fn a_late_answer_does_not_replace_a_newer_write() {
     let swapped = world.copies.swap(&pointer, Some(&known.version), b"2");
     assert_eq!(swapped.unwrap(), Written::New);
     // As if the answer had been in flight since before the swap.
-    world.bucket().put(&pointer, b"1").unwrap();
+    world.bucket().directory().put(&pointer, b"1").unwrap();
     world.small_gate.set_shut(false);
 
     eventually(|| world.copies.overdue.is_empty()).await;
@@ -171,11 +173,50 @@ async fn reading_a_lease_drops_the_remembered_pointer() {
     world.copies.read_whole(&pointer).unwrap();
 
     for key in [&pointer, &lease] {
-        world.bucket().put(key, b"another daemon's").unwrap();
+        world
+            .bucket()
+            .directory()
+            .put(key, b"another daemon's")
+            .unwrap();
     }
 
     for key in [&lease, &pointer] {
         let read = world.copies.read_whole(key).unwrap().unwrap();
         assert_eq!(read.bytes, b"another daemon's");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_whose_caller_goes_away_is_begun_again() {
+    let world = World::start();
+    let elsewhere = RepoName::parse("example.com/elsewhere").unwrap();
+    let elsewhere = Key::pointer(&crate::Shelf::of_snapshots(&elsewhere));
+    world.bucket().directory().put(&elsewhere, b"1").unwrap();
+
+    world.small_gate.set_shut(true);
+    let list = crate::Objects::repositories(&*world.copies);
+    let gone = tokio::time::timeout(Duration::from_millis(20), list).await;
+    world.small_gate.set_shut(false);
+
+    assert!(gone.is_err());
+    assert_eq!(world.copies.repositories().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_whose_caller_goes_away_leaves_no_remembered_pointer() {
+    let world = World::start();
+    let pointer = Key::pointer(&shelf());
+    world.copies.swap(&pointer, None, b"1").unwrap();
+    let known = world.copies.read_whole(&pointer).unwrap().unwrap();
+
+    world.small_gate.set_shut(true);
+    let swap = crate::Objects::swap(&*world.copies, &pointer, Some(&known.version), b"2");
+    let gone = tokio::time::timeout(Duration::from_millis(20), swap).await;
+    // As if the request had been carried out.
+    world.bucket().directory().put(&pointer, b"2").unwrap();
+    world.small_gate.set_shut(false);
+
+    assert!(gone.is_err());
+    let read = world.copies.read_whole(&pointer).unwrap().unwrap();
+    assert_eq!(read.bytes, b"2");
 }
