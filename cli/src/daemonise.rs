@@ -4,12 +4,13 @@
 //! foreground process                      background process (CACHEWFS_BACKGROUND=1)
 //! start_background ── same program, same arguments ──► leave_session
 //!    waits for its standard output                     mounts
-//!    reads "ready" ◄────────────────────────────────── report_ready, detaches from the terminal
+//!    reads a MountReport ◄──────────────────────────── report_ready, detaches from the terminal
 //! exits with success                                   serves until it is unmounted
 //! ```
 //!
 //! If the mount fails, the background process prints its error and ends. The foreground process
-//! reports that error. It also passes on a warning that comes before "ready".
+//! reports that error. It also passes on a warning that comes before the report. The background
+//! process speaks JSON to the foreground process, whatever the user asked for.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -18,12 +19,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use crate::error::CliError;
+use crate::failure::{Failure, SpokenLine};
+use crate::mount_report::MountReport;
 use crate::output;
 
 /// The environment variable that is set for the background process.
 const BACKGROUND: &str = "CACHEWFS_BACKGROUND";
-/// The text that the background process prints when its mount is ready.
-const READY: &[u8] = b"ready\n";
 
 /// Returns whether this process is the background process.
 pub(crate) fn is_background() -> bool {
@@ -31,8 +32,8 @@ pub(crate) fn is_background() -> bool {
 }
 
 /// Starts this program again with the arguments of this process, as the background process. Returns
-/// when its mount is ready. If it fails, the error is the text that it printed.
-pub(crate) fn start_background() -> Result<()> {
+/// when its mount is ready. If it fails, the error is the one that it printed.
+pub(crate) fn start_background() -> Result<MountReport> {
     let program = std::env::current_exe().context("can't find the path of the program cachewfs")?;
     withhold_inherited_files();
     let mut command = Command::new(program);
@@ -58,14 +59,23 @@ pub(crate) fn start_background() -> Result<()> {
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_string(&mut message)?;
     }
-    if printed == READY {
+    if let Ok(report) = serde_json::from_slice(&printed) {
         // A warning: the mount works all the same.
-        message.lines().for_each(output::error);
-        return Ok(());
+        message.lines().for_each(pass_on);
+        return Ok(report);
     }
     child.wait()?;
-    let message = message.trim().trim_start_matches("cachewfs: ").to_owned();
-    Err(CliError::NotMounted { message }.into())
+    let failure = Failure::printed(&message);
+    Err(CliError::NotMounted { failure }.into())
+}
+
+/// Prints a line of the background process as this process speaks.
+fn pass_on(line: &str) {
+    match serde_json::from_str(line) {
+        Ok(SpokenLine::Warning { message }) => output::error(&format!("cachewfs: {message}")),
+        Ok(SpokenLine::Error(failure)) => output::error(&failure.message),
+        Err(_) => output::error(line),
+    }
 }
 
 /// Keeps the files that this process inherited, for example from a script, from the processes that
@@ -89,8 +99,9 @@ pub(crate) fn leave_session() {
 }
 
 /// Reports to the foreground process that the mount is ready, and detaches from its terminal.
-pub(crate) fn report_ready() -> Result<()> {
-    io::stdout().write_all(READY)?;
+pub(crate) fn report_ready(report: &MountReport) -> Result<()> {
+    let report = serde_json::to_string(report)?;
+    io::stdout().write_all(report.as_bytes())?;
     io::stdout().flush()?;
     detach()
 }

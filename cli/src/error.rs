@@ -2,6 +2,8 @@
 
 use cachewfs_fuse::control::ConnectError;
 
+use crate::failure::Failure;
+
 /// Errors that the CLI itself detects.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -106,11 +108,14 @@ pub(crate) enum CliError {
     #[error("{directory} has the whole history, but git can't check out its files: {details}")]
     CheckoutFailed { directory: String, details: String },
     /// The background process ended before its mount was ready.
-    #[error("{message}")]
+    #[error("{}", failure.message)]
     NotMounted {
-        /// The error that the background process printed.
-        message: String,
+        /// The failure that the background process printed.
+        failure: Failure,
     },
+    /// The arguments of `mount` don't go together.
+    #[error("{reason}")]
+    WrongArguments { reason: &'static str },
     /// `doctor` found something that doesn't work.
     #[error("something is wrong with this machine ({count} of the checks)")]
     Unwell { count: usize },

@@ -15,10 +15,13 @@ mod commands;
 mod daemonise;
 mod doctor;
 mod error;
+mod exit_code;
+mod failure;
 mod git;
 mod holder;
 mod interrupt;
 mod local;
+mod mount_report;
 mod mounting;
 mod mounts;
 mod new_clone;
@@ -27,29 +30,64 @@ mod progress;
 mod remote;
 mod report;
 mod restore_staging;
+mod speech;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 
 use crate::args::{Arguments, Command};
 use crate::commands::{
     before_sleep, clone, completions, man, mount, mount_helper, pin, prefetch, refresh, restore,
     status, umount, unpin,
 };
+use crate::speech::Speech;
 
 fn main() -> ExitCode {
+    if daemonise::is_background() {
+        let is_json = true;
+        Speech {
+            is_json,
+            ..Speech::default()
+        }
+        .choose();
+    }
     let outcome = if let Some(signal) = holder::killed_by() {
         mount::recover(signal)
     } else if mount_helper::is_helper(std::env::args_os()) {
         mount_helper::run(&mount_helper::Args::parse())
     } else {
-        run(Arguments::parse().command)
+        match parse() {
+            Ok(arguments) => run(arguments.command),
+            Err(error) => return report::report_arguments(&error),
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report::report(&error),
     }
+}
+
+/// Parses the arguments, and chooses how this process speaks.
+fn parse() -> Result<Arguments, clap::Error> {
+    let parsed = Arguments::command().try_get_matches().and_then(|matches| {
+        let command = matches.subcommand().map(|(_, command)| command);
+        // Not all commands have the option.
+        let json = command.and_then(|command| command.try_get_one("json").ok().flatten());
+        let is_json = json.copied().unwrap_or(false);
+        let arguments = Arguments::from_arg_matches(&matches)?;
+        let is_quiet = arguments.quiet;
+        Speech { is_json, is_quiet }.choose();
+        Ok(arguments)
+    });
+    parsed.inspect_err(|_| {
+        let is_json = std::env::args_os().any(|argument| argument == "--json");
+        Speech {
+            is_json,
+            ..Speech::default()
+        }
+        .choose();
+    })
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::daemonise::is_background;
 use crate::error::CliError;
+use crate::mount_report::MountReport;
 use crate::mounts::MountChoice;
 use crate::output;
 use crate::remote::without_secrets;
@@ -302,7 +303,7 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
 pub(crate) async fn serve(
     settings: MountSettings,
     holder: Option<Holder>,
-    on_ready: impl FnOnce() -> Result<()>,
+    on_ready: impl FnOnce(&MountReport) -> Result<()>,
 ) -> Result<()> {
     // The handlers come before the mount: a signal that ended the process while it is mounted would
     // leave a dead mount.
@@ -317,15 +318,25 @@ pub(crate) async fn serve(
     // A background process ignores SIGHUP, because it doesn't belong to a terminal.
     let mut hangup = signal(SignalKind::hangup())?;
     raise_file_limit();
+    let mut report = MountReport::new(&settings.options);
     let mount = match settings.beginning {
-        Beginning::Mount => start(settings.options).await?,
+        Beginning::Mount => {
+            let mount = start(settings.options).await?;
+            report.outage = mount.outage().await;
+            mount
+        }
         Beginning::TakeOver => Mount::take_over(settings.options).await?,
         Beginning::Recover(remains) => Mount::recover(*remains).await?,
     };
     if let Some(holder) = holder {
         mount.protect(holder);
     }
-    on_ready()?;
+    if let Some(reason) = &report.outage {
+        output::error(&format!(
+            "cachewfs: mounted, but {reason}. The mount shows what its cache has, and goes on trying"
+        ));
+    }
+    on_ready(&report)?;
     let ended = mount.wait();
     tokio::pin!(ended);
     tokio::select! {
@@ -339,19 +350,12 @@ pub(crate) async fn serve(
     Ok(ended.await?)
 }
 
-/// Mounts. Says so if no daemon answers: the mount works all the same, as far as its cache goes.
 async fn start(options: MountOptions) -> Result<Mount> {
-    let mount = match Mount::start(options).await {
-        Ok(mount) => mount,
-        Err(MountError::InUse { path }) => return Err(already_mounted(&path).await.into()),
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(reason) = mount.outage().await {
-        output::error(&format!(
-            "cachewfs: mounted, but {reason}. The mount shows what its cache has, and goes on trying"
-        ));
+    match Mount::start(options).await {
+        Ok(mount) => Ok(mount),
+        Err(MountError::InUse { path }) => Err(already_mounted(&path).await.into()),
+        Err(error) => Err(error.into()),
     }
-    Ok(mount)
 }
 
 /// Returns the error for a mount point at which a mount is running.

@@ -13,6 +13,8 @@ pub(crate) use cachewfs_fuse::readable_bytes as bytes;
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::failure::SpokenLine;
+use crate::speech::Speech;
 
 /// At most this many characters in a line: enough for two paths of 4096 bytes and some words.
 const MAX_LINE_LEN: usize = 10_000;
@@ -38,7 +40,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
 }
 
 fn printable_json(value: &impl Serialize) -> serde_json::Result<String> {
-    let json = serde_json::to_string_pretty(value)?;
+    Ok(escaped(&serde_json::to_string_pretty(value)?))
+}
+
+/// Escapes the characters of JSON that aren't printable, but for line feeds.
+fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {
         if character == '\n' || is_printable(character) {
@@ -51,13 +57,25 @@ fn printable_json(value: &impl Serialize) -> serde_json::Result<String> {
             write!(text, "\\u{unit:04x}").ok();
         }
     }
-    Ok(text)
+    text
 }
 
-/// Prints one line to standard error: an error, a hint or a warning.
+/// Prints one line to standard error: an error, a hint or a warning. If the process speaks JSON,
+/// this is a warning, because `report.rs` prints its error with [`json_error`].
 pub(crate) fn error(text: &str) {
+    if Speech::chosen().is_json {
+        let message = text.strip_prefix("cachewfs: ").unwrap_or(text).to_owned();
+        return json_error(&SpokenLine::Warning { message });
+    }
     // If standard error is closed, there is no other place to report that.
     writeln!(io::stderr().lock(), "{}", printable(text, MAX_LINE_LEN)).ok();
+}
+
+/// Prints one line to standard error, as JSON.
+pub(crate) fn json_error(line: &SpokenLine) {
+    if let Ok(json) = serde_json::to_string(line) {
+        writeln!(io::stderr().lock(), "{}", escaped(&json)).ok();
+    }
 }
 
 /// Returns how many bytes a command has fetched, as the end of a sentence.

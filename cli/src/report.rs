@@ -10,27 +10,46 @@ use cachewfs_fuse::control::{BindError, ClientError, ConnectError};
 use cachewfs_fuse::{MountError, RestoreError};
 
 use crate::error::CliError;
+use crate::exit_code::{FAILED, NO_MOUNT, NO_REPOSITORY, USAGE};
+use crate::failure::{Failure, SpokenLine};
 use crate::output;
+use crate::speech::Speech;
 
 /// At most this many lines of another program's error output are printed.
 const MAX_LINES: usize = 50;
-
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const NO_MOUNT: u8 = 3;
-const NO_REPOSITORY: u8 = 4;
 
 /// Prints an error with its causes and a hint on what to do next. Returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_closed_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    let (code, hint) = code_and_hint(error);
-    print(error);
-    if let Some(hint) = hint {
-        output::error(&format!("  {hint}"));
+    ExitCode::from(print(error, failure(error)))
+}
+
+/// Reports wrong arguments, and returns the exit code. The arguments may have asked for help
+/// instead.
+pub(crate) fn report_arguments(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && Speech::chosen().is_json {
+        let failure = Failure::of_arguments(error);
+        let code = failure.exit_code;
+        output::json_error(&SpokenLine::Error(failure));
+        return ExitCode::from(code);
     }
-    ExitCode::from(code)
+    // If standard error is closed, there is no other place to report that.
+    error.print().ok();
+    if error.use_stderr() {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn failure(error: &anyhow::Error) -> Failure {
+    if let Some(CliError::NotMounted { failure }) = error.downcast_ref() {
+        return failure.clone();
+    }
+    let (code, hint) = code_and_hint(error);
+    Failure::new(code, format!("{error:#}"), hint.map(str::to_owned))
 }
 
 /// Returns whether the reader of the output has closed its end of the pipe, as `head` does.
@@ -39,19 +58,28 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(CliError::Output(error)) if error.kind() == closed)
 }
 
-/// Prints an error and its causes. The text is one line, unless another program printed it.
-fn print(error: &anyhow::Error) {
-    let text = format!("cachewfs: {error:#}");
-    let indent = match error.downcast_ref() {
-        Some(CliError::ProgramFailed { .. }) => "    ",
-        // The background process has indented its lines already.
-        Some(CliError::NotMounted { .. }) => "",
-        _ => return output::error(&text),
-    };
-    for (number, line) in text.lines().take(MAX_LINES).enumerate() {
-        let indent = if number == 0 { "" } else { indent };
-        output::error(&format!("{indent}{line}"));
+/// Prints an error with its causes and the next step, and returns the exit code. The text of the
+/// error is one line, unless another program printed it.
+fn print(error: &anyhow::Error, failure: Failure) -> u8 {
+    let code = failure.exit_code;
+    if Speech::chosen().is_json {
+        output::json_error(&SpokenLine::Error(failure));
+        return code;
     }
+    let text = format!("cachewfs: {}", failure.message);
+    match error.downcast_ref() {
+        Some(CliError::ProgramFailed { .. } | CliError::NotMounted { .. }) => {
+            for (number, line) in text.lines().take(MAX_LINES).enumerate() {
+                let indent = if number == 0 { "" } else { "    " };
+                output::error(&format!("{indent}{line}"));
+            }
+        }
+        _ => output::error(&text),
+    }
+    if let Some(next_step) = failure.next_step {
+        output::error(&format!("  {next_step}"));
+    }
+    code
 }
 
 /// Returns the next step after an error, if there is one.
@@ -89,6 +117,7 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::LocalPath { .. }
         | CliError::BadDaemonUrl { .. }
         | CliError::NoDaemon
+        | CliError::WrongArguments { .. }
         | CliError::BadOption { .. } => USAGE,
         CliError::CopyWithoutObjects
         | CliError::Incomplete { .. }
@@ -158,6 +187,7 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         }
         CliError::NotEmpty { .. } => "choose another directory",
         CliError::BadOption { .. } => "`cachewfs mount --help` lists the options",
+        CliError::WrongArguments { .. } => "`cachewfs mount --help` shows the arguments",
         CliError::CheckoutFailed { .. } => {
             "`git ls-files` lists the files; check out single ones with: \
              git restore --source=HEAD -- FILE"

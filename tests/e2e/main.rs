@@ -19,6 +19,7 @@ mod day;
 mod direct;
 mod doctor;
 mod faults;
+mod for_programs;
 mod frozen;
 mod git_versions;
 mod hand_over;

@@ -307,6 +307,9 @@ impl Reader<'_> {
             Expr::Path(path) if path.path.segments[0].ident == "Errno" => {
                 outcome.errno = Some(last(&path.path));
             }
+            Expr::Path(path) if self.function == "cli_code" => {
+                outcome.exit_code = constants.get(&last(&path.path)).cloned();
+            }
             body if self.function.ends_with("advice")
                 || self.file.ends_with("cli/src/report.rs") =>
             {

@@ -6,8 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use cachewfs_fuse::control::protocol::ControlRequest;
+use serde::Serialize;
 
-use crate::mounts::{MountChoice, block_on, mounts_with_owners};
+use crate::mounts::{MountChoice, absolute, block_on, mounts_with_owners};
+use crate::speech::JsonChoice;
 
 /// Answer all programs that wait for the network, so that the machine can sleep
 ///
@@ -19,6 +21,16 @@ pub(crate) struct Args {
     /// The mount to prepare. The default is all of them.
     #[arg(value_name = "MOUNTPOINT")]
     mount_point: Option<PathBuf>,
+
+    #[command(flatten)]
+    json: JsonChoice,
+}
+
+/// The result, for programs.
+#[derive(Debug, Serialize)]
+struct BeforeSleepReport {
+    /// The mounts that are prepared.
+    mount_points: Vec<PathBuf>,
 }
 
 /// A group without any permissions.
@@ -55,19 +67,26 @@ impl Target {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if let Some(mount) = &args.mount_point {
-        return Target::Mount(mount.clone()).prepare();
-    }
     let me = rustix::process::geteuid().as_raw();
-    let targets = mounts_with_owners()?.into_iter();
-    let mut targets: Vec<_> = targets
-        .filter_map(|(mount, owner)| match owner.unwrap_or(0) {
-            owner if owner == me => Some(Target::Mount(mount)),
-            owner => (me == 0).then_some(Target::User(owner)),
-        })
-        .collect();
+    let mounts = match &args.mount_point {
+        Some(mount) => vec![(absolute(mount), Some(me))],
+        None => mounts_with_owners()?,
+    };
+    let ours = |(mount, owner): (PathBuf, Option<u32>)| match owner.unwrap_or(0) {
+        owner if owner == me => Some((mount.clone(), Target::Mount(mount))),
+        owner => (me == 0).then_some((mount, Target::User(owner))),
+    };
+    let (mut mount_points, mut targets): (Vec<_>, Vec<_>) =
+        mounts.into_iter().filter_map(ours).unzip();
+    mount_points.sort();
+    mount_points.dedup();
     targets.sort();
     targets.dedup();
+    prepare_all(targets)?;
+    args.json.print_json(&BeforeSleepReport { mount_points })
+}
+
+fn prepare_all(targets: Vec<Target>) -> Result<()> {
     // At once: each mount may need some seconds, and the machine waits.
     std::thread::scope(|scope| {
         let prepare = |target: Target| scope.spawn(|| target.prepare());

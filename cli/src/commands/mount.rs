@@ -6,10 +6,13 @@ use anyhow::Result;
 use cachewfs_fuse::MountError;
 use tracing::{error, warn};
 
+use crate::error::CliError;
+use crate::mount_report::MountReport;
 use crate::mounting::{
     Beginning, MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
 };
 use crate::mounts::{MountChoice, block_on};
+use crate::speech::JsonChoice;
 use crate::{daemonise, holder, local};
 
 /// Mount the repositories of a daemon, or of an embedded one
@@ -61,41 +64,44 @@ pub(crate) struct Args {
     /// Mount options, separated by commas.
     #[arg(short, value_name = "OPTIONS")]
     options: Vec<String>,
+
+    #[command(flatten)]
+    json: JsonChoice,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let unknown = UnknownOptions::Refused;
     if args.replace {
         let (Some(mount_point), None) = (&args.first, &args.second) else {
-            wrong_number("give only the mount point with --replace");
+            let reason = "give only the mount point with --replace";
+            return Err(CliError::WrongArguments { reason }.into());
         };
         let settings = replacing(mount_point.into(), &args.options, unknown)?;
-        return serve_settings(settings, None, args.foreground);
+        return serve_settings(settings, None, (args.foreground, args.json));
     }
-    let (source, mount_point) = match (&args.first, &args.second, &args.local) {
-        (Some(mount_point), None, Some(_)) => (None, mount_point),
-        (Some(url), Some(mount_point), None) => (Some(url.as_str()), mount_point),
-        (Some(_), Some(_), Some(_)) => {
-            wrong_number("--local runs a daemon in the process of the mount: leave out the URL")
-        }
-        (Some(url), None, None) if daemon_urls(url).is_ok() => {
-            wrong_number("the mount point is missing")
-        }
-        (Some(_), None, None) => wrong_number("the URL of the daemon is missing, or --local DIR"),
-        _ => wrong_number("give a URL and a mount point, or --local DIR and a mount point"),
-    };
+    let (source, mount_point) =
+        source_and_mount_point(args).map_err(|reason| CliError::WrongArguments { reason })?;
     let daemons = source.map(daemon_urls).transpose()?.unwrap_or_default();
     let settings = MountSettings::parse(daemons, mount_point.into(), &args.options, unknown)?;
     let embedded = match &args.local {
         Some(directory) => Some(local::config(directory, &args.upstream)?),
         None => None,
     };
-    serve_settings(settings, embedded, args.foreground)
+    serve_settings(settings, embedded, (args.foreground, args.json))
 }
 
-fn wrong_number(message: &str) -> ! {
-    let usage = clap::error::ErrorKind::WrongNumberOfValues;
-    clap::Error::raw(usage, format!("{message}\n")).exit()
+/// Returns the URL of a daemon, but for an embedded one, and the mount point.
+fn source_and_mount_point(args: &Args) -> Result<(Option<&str>, &str), &'static str> {
+    match (&args.first, &args.second, &args.local) {
+        (Some(mount_point), None, Some(_)) => Ok((None, mount_point)),
+        (Some(url), Some(mount_point), None) => Ok((Some(url), mount_point)),
+        (Some(_), Some(_), Some(_)) => {
+            Err("--local runs a daemon in the process of the mount: leave out the URL")
+        }
+        (Some(url), None, None) if daemon_urls(url).is_ok() => Err("the mount point is missing"),
+        (Some(_), None, None) => Err("the URL of the daemon is missing, or --local DIR"),
+        _ => Err("give a URL and a mount point, or --local DIR and a mount point"),
+    }
 }
 
 /// Returns the settings to replace the process of the mount at `mount_point`.
@@ -122,11 +128,12 @@ pub(super) fn replacing(
 pub(super) fn serve_settings(
     mut settings: MountSettings,
     embedded: Option<local::Config>,
-    foreground: bool,
+    (foreground, json): (bool, JsonChoice),
 ) -> Result<()> {
     let is_background = daemonise::is_background();
     if !foreground && !is_background {
-        return daemonise::start_background();
+        let report = daemonise::start_background()?;
+        return json.print_json(&report);
     }
     if is_background {
         daemonise::leave_session();
@@ -150,11 +157,11 @@ pub(super) fn serve_settings(
             settings.options.daemons = vec![daemon.url()];
             settings.options.secret_token = Some(daemon.token());
         }
-        let on_ready = || {
+        let on_ready = |report: &MountReport| {
             if is_background {
-                daemonise::report_ready()
+                daemonise::report_ready(report)
             } else {
-                Ok(())
+                json.print_json(report)
             }
         };
         let outcome = serve(settings, holder, on_ready).await;
@@ -184,7 +191,7 @@ pub(crate) fn recover(signal: i32) -> Result<()> {
             options: remains.options.clone(),
             beginning: Beginning::Recover(Box::new(remains)),
         };
-        let outcome = serve(settings, Some(holder), || Ok(())).await;
+        let outcome = serve(settings, Some(holder), |_| Ok(())).await;
         // A process in the background has no other place to say it.
         outcome.inspect_err(|reason| error!("The mount ends: {reason:#}"))
     })

@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use crate::mounting::{MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls};
+use crate::speech::JsonChoice;
 
 /// Mount the repositories of a cachewfs daemon. mount(8) runs this program.
 ///
@@ -94,5 +95,5 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         settings = super::mount::replacing(mount_point, &options, unknown)?;
         settings.options.daemons = daemons;
     }
-    super::mount::serve_settings(settings, None, false)
+    super::mount::serve_settings(settings, None, (false, JsonChoice::default()))
 }

@@ -1,10 +1,13 @@
 //! `cachewfs pin`: fetches a whole repository into the cache, and keeps it there.
 
 use anyhow::Result;
+use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::ControlRequest;
+use serde::Serialize;
 
 use crate::mounts::RepoChoice;
 use crate::output;
+use crate::speech::JsonChoice;
 
 /// Fetch a whole repository into the cache, and never evict it
 ///
@@ -17,11 +20,28 @@ use crate::output;
 pub(crate) struct Args {
     #[command(flatten)]
     repo: RepoChoice,
+
+    #[command(flatten)]
+    json: JsonChoice,
+}
+
+/// The result, for programs.
+#[derive(Debug, Serialize)]
+struct PinReport {
+    repo: RepoName,
+    is_pinned: bool,
+    fetched_bytes: u64,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
     let request = ControlRequest::Pin { repo: repo.clone() };
-    let fetched = output::fetched(args.repo.fetch(&request)?);
-    output::line(&format!("Pinned {repo}: {fetched}"))
+    let fetched_bytes = args.repo.fetch(&request)?;
+    let line = format!("Pinned {repo}: {}", output::fetched(fetched_bytes));
+    let report = PinReport {
+        repo,
+        is_pinned: true,
+        fetched_bytes,
+    };
+    args.json.print(&report, &line)
 }

@@ -1,10 +1,13 @@
 //! `cachewfs prefetch`: fetches a part of a repository into the cache.
 
 use anyhow::Result;
+use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::{ControlRequest, SnapshotPart};
+use serde::Serialize;
 
 use crate::mounts::RepoChoice;
 use crate::output;
+use crate::speech::JsonChoice;
 
 /// Fetch a part of a repository into the cache
 ///
@@ -18,6 +21,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     repo: RepoChoice,
+
+    #[command(flatten)]
+    json: JsonChoice,
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,12 +57,27 @@ impl PartChoice {
     }
 }
 
+/// The result, for programs.
+#[derive(Debug, Serialize)]
+struct PrefetchReport {
+    repo: RepoName,
+    part: SnapshotPart,
+    fetched_bytes: u64,
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
+    let part = args.part.part();
     let request = ControlRequest::Prefetch {
         repo: repo.clone(),
-        part: args.part.part(),
+        part,
     };
-    let fetched = output::fetched(args.repo.fetch(&request)?);
-    output::line(&format!("Prefetched {repo}: {fetched}"))
+    let fetched_bytes = args.repo.fetch(&request)?;
+    let line = format!("Prefetched {repo}: {}", output::fetched(fetched_bytes));
+    let report = PrefetchReport {
+        repo,
+        part,
+        fetched_bytes,
+    };
+    args.json.print(&report, &line)
 }

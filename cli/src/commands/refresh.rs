@@ -1,10 +1,12 @@
 //! `cachewfs refresh`: the newest state of upstream, without waiting for the next poll.
 
 use anyhow::Result;
+use cachewfs_format::{RepoName, SnapshotId};
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
+use serde::Serialize;
 
 use crate::mounts::RepoChoice;
-use crate::output;
+use crate::speech::JsonChoice;
 
 /// Make the daemon fetch from upstream now, and switch the mount to the newest snapshot
 ///
@@ -16,6 +18,22 @@ use crate::output;
 pub(crate) struct Args {
     #[command(flatten)]
     repo: RepoChoice,
+
+    #[command(flatten)]
+    json: JsonChoice,
+}
+
+/// The result, for programs.
+#[derive(Debug, Serialize)]
+struct RefreshReport {
+    repo: RepoName,
+    /// The snapshot that the mount shows.
+    snapshot: SnapshotId,
+    commit: String,
+    default_branch: Option<String>,
+    upstream_url: Option<String>,
+    /// A sentence about files that the mount doesn't show.
+    notice: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -23,8 +41,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let answer = args
         .repo
         .ask(&ControlRequest::Refresh { repo: repo.clone() })?;
-    if let ControlAnswer::Resolved { snapshot, .. } = answer {
-        output::line(&format!("{repo} is at {}", snapshot.commit()))?;
-    }
-    Ok(())
+    let ControlAnswer::Resolved {
+        snapshot,
+        upstream_url,
+        default_branch,
+        notice,
+        ..
+    } = answer
+    else {
+        anyhow::bail!("the mount's answer is not of the requested kind");
+    };
+    let report = RefreshReport {
+        repo,
+        snapshot,
+        commit: snapshot.commit().to_string(),
+        default_branch,
+        upstream_url,
+        notice,
+    };
+    let line = format!("{} is at {}", report.repo, report.commit);
+    args.json.print(&report, &line)
 }

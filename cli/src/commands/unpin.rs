@@ -1,10 +1,12 @@
 //! `cachewfs unpin`: allows the eviction of a pinned repository.
 
 use anyhow::Result;
+use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::ControlRequest;
+use serde::Serialize;
 
 use crate::mounts::RepoChoice;
-use crate::output;
+use crate::speech::JsonChoice;
 
 /// Let the cache evict a pinned repository again
 ///
@@ -16,11 +18,23 @@ use crate::output;
 pub(crate) struct Args {
     #[command(flatten)]
     repo: RepoChoice,
+
+    #[command(flatten)]
+    json: JsonChoice,
+}
+
+/// The result, for programs.
+#[derive(Debug, Serialize)]
+struct UnpinReport {
+    repo: RepoName,
+    is_pinned: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
     args.repo
         .ask(&ControlRequest::Unpin { repo: repo.clone() })?;
-    output::line(&format!("Unpinned {repo}"))
+    let line = format!("Unpinned {repo}");
+    let is_pinned = false;
+    args.json.print(&UnpinReport { repo, is_pinned }, &line)
 }
