@@ -40,6 +40,27 @@ pub enum ConfigError {
         /// A sentence that says which key or section was probably meant.
         advice: Option<String>,
     },
+    /// A value has the wrong type or form.
+    #[error(
+        "{key} can't be used: {reason}{}",
+        example.as_ref().map(|example| format!("; for example: {example}")).unwrap_or_default()
+    )]
+    WrongValue {
+        /// The key, with its section. The value may be a secret and is not shown.
+        key: String,
+        /// The rule that the value breaks.
+        reason: String,
+        /// A line that sets the key.
+        example: Option<String>,
+    },
+    /// An entry of `[upstreams]` can't be used.
+    #[error("the upstream {host:?} can't be used: {reason}")]
+    Upstream {
+        /// The key of the entry. The URL may have credentials and is not shown.
+        host: String,
+        /// The rule that the entry breaks.
+        reason: &'static str,
+    },
     /// A value can't be used.
     #[error("{key} = {value:?} can't be used: {reason}")]
     Value {

@@ -3,15 +3,31 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use serde::{Deserialize as _, Deserializer, Serializer};
+use serde::de::{Error, Visitor};
+use serde::{Deserializer, Serializer};
 
 pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&ShownDuration(*duration))
 }
 
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+    deserializer.deserialize_str(Written)
+}
+
+/// A duration in a file.
+struct Written;
+
+impl Visitor<'_> for Written {
+    type Value = Duration;
+
+    fn expecting(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a time with a unit, in quotes")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+        let parsed = humantime::parse_duration(text);
+        parsed.map_err(|error| E::custom(format!("it must be a time with a unit: {error}")))
+    }
 }
 
 /// A duration for people. Its longest unit is the day.

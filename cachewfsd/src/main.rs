@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use cachewfs_daemon::{
@@ -103,8 +104,20 @@ impl Args {
     }
 }
 
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, without a backtrace: what failed is outside of this program. If standard
+            // error is closed, there is no other place to report that.
+            writeln!(std::io::stderr(), "cachewfsd: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<()> {
     // Other users of the machine must not read mirrors and segments. git processes inherit the
     // mask.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);

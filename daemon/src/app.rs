@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Access, NewToken};
 use crate::base::{ConfigError, lock_directory, sweep};
+use crate::check_directory::{Obstacle, obstacle};
 use crate::collect_command::{CollectionReport, collect_on_demand};
 use crate::config::{Config, LiveConfig};
 use crate::http;
@@ -82,7 +83,16 @@ impl Daemon {
         self.check_values(config)?;
         config.tls.as_ref().map(Tls::open).transpose()?;
         Access::open(&config.auth, self.0.read_policy, None)?;
-        let mut warnings = check_store(config, &self.0)?;
+        let mut warnings = Vec::new();
+        let path = config.data_dir.path().to_owned();
+        match obstacle(&path) {
+            None => {}
+            Some(Obstacle::ForAll(source)) => return Err(StartError::DataDir { path, source }),
+            Some(Obstacle::Here(source)) => {
+                warnings.push(StartError::DataDir { path, source }.into());
+            }
+        }
+        warnings.extend(check_store(config, &self.0)?);
         match Credentials::open_all(&config.upstream_auth, &config.upstreams) {
             Ok(_) => {}
             Err(error) if error.is_of_configuration() => return Err(error.into()),

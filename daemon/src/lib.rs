@@ -13,6 +13,7 @@
 
 mod app;
 mod auth;
+mod check_directory;
 mod collect_command;
 mod config;
 mod http;

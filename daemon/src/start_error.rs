@@ -22,6 +22,14 @@ pub enum StartError {
         /// The error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The data directory can't be created or written.
+    #[error("data_dir = {path:?} can't be used")]
+    DataDir {
+        /// The data directory.
+        path: PathBuf,
+        /// The error of the file system.
+        source: std::io::Error,
+    },
     /// Another daemon has locked a directory that only one daemon can use.
     #[error("another daemon uses {directory}")]
     InUse {
@@ -68,7 +76,7 @@ pub enum CheckWarning {
     /// Credentials for an upstream are missing.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
-    /// The directory of the store can't be written, or credentials for the bucket are missing.
+    /// A directory can't be written, or credentials for the bucket are missing.
     #[error(transparent)]
     Store(#[from] StartError),
 }

@@ -15,6 +15,11 @@ impl Config {
     /// Returns an error for the first key whose value can't work.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_upstreams()?;
+        if self.data_dir.path().as_os_str().is_empty() {
+            let (value, reason) = (String::new(), "it must be the path of a directory");
+            let key = "data_dir";
+            return Err(ConfigError::Value { key, value, reason });
+        }
         for namespace in &self.mirrors.namespaces {
             let is_good = namespace.starts_with("refs/")
                 // All of `refs/` would have the daemon's own refs in it: a fetch would prune them.
@@ -67,28 +72,20 @@ impl Config {
 
     fn check_upstreams(&self) -> Result<(), ConfigError> {
         for (host, base) in &self.upstreams {
-            RepoName::check_host(host).map_err(|_| ConfigError::Value {
-                key: "upstreams",
-                value: host.clone(),
-                reason: "the key must be the name of a host",
-            })?;
-            if !["https://", "http://", "file:///"]
-                .iter()
-                .any(|scheme| base.url().starts_with(scheme))
-            {
-                return Err(ConfigError::Value {
-                    key: "upstreams",
-                    value: host.clone(),
-                    reason: "its base URL must start with https://, http:// or file:///",
-                });
-            }
-            if !base.has_good_login() {
-                return Err(ConfigError::Value {
-                    key: "upstreams",
-                    value: host.clone(),
-                    reason: "the credentials in its URL must not have control characters",
-                });
-            }
+            let schemes = ["https://", "http://", "file:///"];
+            let reason = if RepoName::check_host(host).is_err() {
+                "the key must be the name of a host, such as \"github.com\""
+            } else if !schemes.iter().any(|scheme| base.url().starts_with(scheme)) {
+                "its base URL must start with https://, http:// or file:///"
+            } else if !base.has_good_url() {
+                "its base URL is malformed; write it as https://HOST or https://HOST/PATH"
+            } else if !base.has_good_login() {
+                "the credentials in its URL must not have control characters"
+            } else {
+                continue;
+            };
+            let host = host.clone();
+            return Err(ConfigError::Upstream { host, reason });
         }
         Ok(())
     }
@@ -127,6 +124,9 @@ mod tests {
         for bad in [
             "upstreams = { 'x/y' = 'https://x' }",
             "upstreams = { 'x.org' = 'ext::sh' }",
+            "upstreams = { 'x.org' = 'https://' }",
+            "upstreams = { 'x.org' = 'https://git hub.com' }",
+            "data_dir = ''",
             "upstreams = { 'x.org' = 'https://a:b%0Ac@x.org' }",
             "mirrors.namespaces = ['refs/*']",
             "mirrors.namespaces = ['refs/']",

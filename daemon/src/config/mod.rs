@@ -1,7 +1,7 @@
 //! The daemon's configuration: one TOML file, every key with a default.
 //!
 //! ```text
-//! settings ◄── check, derived ◄── file (line and advice) ◄── environment (secrets)
+//! settings ◄── check, derived ◄── file, explain (line and advice) ◄── environment (secrets)
 //!     ▲           show (without secrets)
 //!     └────────── live (the configuration in force; changes when the file is read again)
 //! ```
@@ -9,6 +9,7 @@
 mod check;
 mod derived;
 mod environment;
+mod explain;
 mod file;
 mod former_keys;
 mod live;

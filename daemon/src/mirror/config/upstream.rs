@@ -4,7 +4,7 @@ use std::fmt;
 
 use reqwest::Url;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::decode_percent;
@@ -89,6 +89,11 @@ impl UpstreamConfig {
         Some(())
     }
 
+    /// Returns whether the base URL is one.
+    pub(crate) fn has_good_url(&self) -> bool {
+        Url::parse(&self.url).is_ok()
+    }
+
     /// Returns whether the credentials can be given to git, or there are none.
     pub(crate) fn has_good_login(&self) -> bool {
         // git's credential protocol has one value per line. A line break in a secret would add a
@@ -169,8 +174,7 @@ impl<'de> Deserialize<'de> for UpstreamConfig {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let table = UpstreamTable::deserialize(MapAccessDeserializer::new(map));
-                let table = table.map_err(A::Error::custom)?;
+                let table = UpstreamTable::deserialize(MapAccessDeserializer::new(map))?;
                 let upstream = UpstreamConfig::from(table.url);
                 Ok(UpstreamConfig {
                     ignore_case: table.ignore_case,
