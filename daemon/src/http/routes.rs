@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::Method;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use cachewfs_format::RepoName;
@@ -14,7 +14,7 @@ use super::answers::{not_allowed, refreshed};
 use super::app::App;
 use super::authorize::authorize;
 use super::catalog::Catalog;
-use super::error::ApiError;
+use super::error::{ApiError, answer_git_in_text};
 use super::git_protocol::{self, GitServer};
 use super::request::{ArchiveRequest, client};
 use super::route::{ParsedUrl, RepoResource, Route, UrlError, is_read};
@@ -51,6 +51,7 @@ pub(crate) fn router(
         .fallback(answer)
         // The last layer is the outermost: refused requests are observed too.
         .layer(from_fn_with_state(Arc::clone(&app), authorize))
+        .layer(from_fn(answer_git_in_text))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
 }

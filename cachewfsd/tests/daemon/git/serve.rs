@@ -271,6 +271,24 @@ async fn the_first_clone_from_a_local_upstream_is_served_from_its_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn git_prints_why_a_push_to_a_local_upstream_is_refused() {
+    let daemon = TestDaemon::start().await;
+    let work = grown_upstream(&daemon);
+    let url = daemon.url(&format!("/git/{REPO}"));
+
+    let push = try_git(&work, &["push", &url, "HEAD:refs/heads/new"]);
+
+    let said = String::from_utf8_lossy(&push.stderr).into_owned();
+    let reason = "remote: upstream is a local directory of the daemon, which can't take this \
+        request. Send the request to upstream directly. (upstream_is_local)";
+    assert!(said.contains(reason), "{said}");
+    // Programs get JSON.
+    let asked = format!("/git/{REPO}/info/refs?service=git-receive-pack");
+    let answer = daemon.get(&asked, &[]).await;
+    assert_eq!(answer.headers()["content-type"], "application/json");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_is_updated_often_stays_served_from_few_packs_with_bitmaps() {
     let daemon = TestDaemon::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
     let work = grown_upstream(&daemon);

@@ -242,7 +242,11 @@ impl IntoResponse for ApiError {
             code: code.to_owned(),
             message,
         };
-        let mut response = (status, Json(ErrorBody { error })).into_response();
+        let body = Json(ErrorBody {
+            error: error.clone(),
+        });
+        let mut response = (status, body).into_response();
+        response.extensions_mut().insert(error);
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Self::MethodNotAllowed { allow } = self {

@@ -6,12 +6,14 @@
 
 mod answer;
 mod api;
+mod for_git;
 mod git;
 mod lfs;
 mod repository;
 mod store;
 
 pub(super) use api::{ApiError, MovedTo};
+pub(super) use for_git::answer_git_in_text;
 pub(super) use git::GitHttpError;
 pub(super) use lfs::lfs_answer;
 pub(super) use repository::repository_answer;

@@ -88,6 +88,11 @@ impl Endpoint {
         })
     }
 
+    /// Returns whether git itself asks for it.
+    pub(in crate::http) fn is_of_git(self) -> bool {
+        matches!(self, Self::InfoRefs | Self::UploadPack | Self::ReceivePack)
+    }
+
     /// Returns the class of route, which is a label of metrics.
     pub(in crate::http) fn class(self) -> RouteClass {
         match self {
