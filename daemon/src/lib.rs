@@ -17,6 +17,7 @@ mod check_directory;
 mod collect_command;
 mod config;
 mod http;
+mod http_client;
 mod listener;
 mod log_output;
 mod metrics;

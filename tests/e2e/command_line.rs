@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
-use cachewfs_tests::{DaemonProcess, MountProcess, Site, can_mount, run, said};
+use cachewfs_tests::{DaemonProcess, MountProcess, Site, can_mount, free_address, run, said};
 
 fn failure(arguments: &[&str]) -> (Option<i32>, String) {
     let output = run(arguments);
@@ -145,7 +145,9 @@ fn a_daemon_that_is_away_is_named_with_the_reason_and_once() {
         &["pin", "local/project"],
     ] {
         let said = complaint(&mount, arguments);
-        assert_eq!(said, format!("cachewfs: {reason}\n"), "{arguments:?}");
+        let next_step = "  `cachewfs doctor` says at which step it fails\n";
+        let expected = format!("cachewfs: {reason}\n{next_step}");
+        assert_eq!(said, expected, "{arguments:?}");
     }
     let unpinned = complaint(&mount, &["unpin", "local/project"]);
     assert_eq!(unpinned, "cachewfs: local/project is not pinned\n");
@@ -200,6 +202,32 @@ fn a_wrong_scheme_and_an_unknown_authority_are_said() {
         let mount = site.mount(&format!("{scheme}://{}", daemon.address()));
         let said = complaint(&mount, &["pin", "local/project"]);
         assert!(said.contains(expected), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
     }
+    // On a machine without authorities, HTTPS says what to install, and plain HTTP works.
+    let without = [
+        "env",
+        "SSL_CERT_FILE=/nonexistent",
+        "SSL_CERT_DIR=/nonexistent",
+    ];
+    let mount_without = |name: &str, url: &str| {
+        let directory = site.path().join(name);
+        MountProcess::start_within(&without, &directory, (url, "hydrate=off"))
+    };
+    let mount = mount_without("https", &format!("https://{}", with_tls.address()));
+    let said = complaint(&mount, &["pin", "local/project"]);
+    assert!(
+        said.contains("install the package ca-certificates"),
+        "{said}"
+    );
+    site.repo_with_history("project");
+    let directory = site.path().join("daemon-without");
+    fs::create_dir_all(&directory).unwrap();
+    let config = format!(
+        "data_dir = \"{}\"\n[upstreams]\nlocal = \"file://{}\"\n",
+        directory.join("data").display(),
+        site.upstreams().display()
+    );
+    let daemon = DaemonProcess::launch(&directory, (&without, free_address()), &config);
+    mount_without("http", &daemon.url()).cli(&["refresh", "local/project"]);
 }

@@ -11,6 +11,7 @@ use super::RepositoryError;
 use super::disk_usage::DiskUsage;
 use super::schedule::{JobLimits, Schedule};
 use crate::config::LiveConfig;
+use crate::http_client::http_client;
 use crate::metrics::Metrics;
 use crate::mirror::{Credentials, Git, Upstream};
 use crate::publish::Publisher;
@@ -43,10 +44,11 @@ impl Context {
     ) -> Result<Arc<Self>, reqwest::Error> {
         let now = config.now();
         // The proxies of the environment apply here, because they apply to git, too.
-        let client = reqwest::Client::builder()
-            .connect_timeout(now.git_http.connect_timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client = http_client(|builder| {
+            builder
+                .connect_timeout(now.git_http.connect_timeout)
+                .redirect(reqwest::redirect::Policy::none())
+        })?;
         let schedule = Schedule::new(JobLimits {
             jobs: now.jobs.updates,
             jobs_per_host: now.jobs.updates_per_host,

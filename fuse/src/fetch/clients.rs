@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use reqwest::Client;
+use reqwest::{Client, ClientBuilder};
 use tracing::{info, warn};
 
 use super::direct;
@@ -53,9 +53,9 @@ struct Clock {
 impl Clients {
     pub(super) fn new() -> Result<Self, reqwest::Error> {
         Ok(Self {
-            fresh: builder().pool_max_idle_per_host(0).build()?,
+            fresh: build(|builder| builder.pool_max_idle_per_host(0))?,
             kept: Mutex::new(KeptClient {
-                client: builder().build()?,
+                client: build(|builder| builder)?,
                 drops: 0,
                 clock: Clock::now(),
                 routes: BTreeMap::new(),
@@ -108,7 +108,7 @@ impl KeptClient {
 
     /// Replaces the client by one without connections. Requests under way go on.
     fn renew(&mut self) {
-        match builder().build() {
+        match build(|builder| builder) {
             Ok(client) => self.client = client,
             // The old connections still end at their own timeouts.
             Err(error) => warn!(%error, "Can't renew the HTTP client"),
@@ -134,12 +134,30 @@ impl Clock {
     }
 }
 
-pub(super) fn builder() -> reqwest::ClientBuilder {
-    Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http1_only()
-        .redirect(direct::redirects())
-        .user_agent(concat!("cachewfs/", env!("CARGO_PKG_VERSION")))
+/// Builds a client with the settings of all clients, and those that `configure` adds.
+///
+/// If this machine has no certificate authorities, the client knows none: plain HTTP needs none,
+/// and a request over HTTPS says what is missing.
+pub(super) fn build(
+    configure: impl Fn(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, reqwest::Error> {
+    let build = |builder: ClientBuilder| {
+        let builder = builder
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http1_only()
+            .redirect(direct::redirects())
+            .user_agent(concat!("cachewfs/", env!("CARGO_PKG_VERSION")));
+        configure(builder).build()
+    };
+    build(Client::builder()).or_else(|error| {
+        let without_authorities = build(Client::builder().tls_certs_only([]));
+        without_authorities.map_err(|_| error)
+    })
+}
+
+/// Returns whether this machine has certificates of authorities.
+pub(super) fn has_authorities() -> bool {
+    Client::builder().build().is_ok()
 }
 
 /// Returns the address of this machine from which packets to `daemon` would leave now, or `None` if

@@ -8,6 +8,8 @@ use std::io;
 
 use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 
+use super::clients::has_authorities;
+
 /// Why a connection to a daemon can't be made or used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
@@ -35,6 +37,12 @@ pub(crate) enum ConnectionError {
          SSL_CERT_FILE=FILE in the environment, where FILE has the authority's certificate"
     )]
     UnknownAuthority,
+    /// This machine has no certificates of authorities.
+    #[error(
+        "this machine has no certificate authorities to check its TLS certificate with: install \
+         the package ca-certificates, or mount with SSL_CERT_FILE=FILE in the environment"
+    )]
+    NoAuthorities,
     /// The daemon's certificate is expired, is for another host, or is wrong in another way.
     #[error("its TLS certificate is refused: {0}")]
     Certificate(CertificateError),
@@ -56,7 +64,11 @@ impl From<reqwest::Error> for ConnectionError {
         let http = causes.iter().find_map(|cause| cause.downcast_ref());
         match (tls, http) {
             (Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)), _) => {
-                Self::UnknownAuthority
+                if has_authorities() {
+                    Self::UnknownAuthority
+                } else {
+                    Self::NoAuthorities
+                }
             }
             (Some(TlsError::InvalidCertificate(reason)), _) => Self::Certificate(reason.clone()),
             (Some(TlsError::InvalidMessage(_)), _) => Self::NotTls,

@@ -14,13 +14,13 @@ use std::time::{Duration, SystemTime};
 
 use cachewfs_format::api::REPOS_PATH;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, LOCATION};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Response, StatusCode, Url};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::FetchError;
 use super::answer::{header, refusal, whole_body};
-use super::clients::{CONNECT_TIMEOUT, builder, local_address};
+use super::clients::{CONNECT_TIMEOUT, build, local_address};
 use super::connection::ConnectionError;
 use super::host_list::HostList;
 use crate::token::DaemonToken;
@@ -144,7 +144,7 @@ async fn try_steps(steps: &mut Steps, url: &str, token_file: Option<&Path>) -> R
         Some((path, Err(error))) => (None, Some(format!("{}: {error}", path.display()))),
         None => (None, None),
     };
-    let client = builder().timeout(ANSWER_TIMEOUT).build();
+    let client = build(|builder| builder.timeout(ANSWER_TIMEOUT));
     let client = client.map_err(|error| failure(Step::Tls, error.to_string(), ""))?;
     let mut request = client.get(url.clone());
     if let Some(token) = &token {
@@ -278,13 +278,12 @@ async fn connect(steps: &mut Steps, host: &str, port: u16) -> Result<(), Failure
 /// certificate looks invalid. The date is used for nothing but this comparison.
 async fn check_clock(url: &Url) -> StepOutcome {
     let unknown = || StepOutcome::Skipped("no answer has a date to compare with".to_owned());
-    let client = builder()
-        .timeout(ANSWER_TIMEOUT)
-        .tls_danger_accept_invalid_certs(true);
-    let asked = async {
-        let client: Client = client.build().ok()?;
-        client.get(url.clone()).send().await.ok()
-    };
+    let client = build(|builder| {
+        builder
+            .timeout(ANSWER_TIMEOUT)
+            .tls_danger_accept_invalid_certs(true)
+    });
+    let asked = async { client.ok()?.get(url.clone()).send().await.ok() };
     let Some(response) = asked.await else {
         return unknown();
     };
@@ -325,7 +324,9 @@ fn not_answered(error: &ConnectionError, is_clock_wrong: bool, proxy: Option<&st
              the URL for which it is valid",
         ),
         // These sentences say the next step.
-        ConnectionError::UnknownAuthority | ConnectionError::NotTls => {
+        ConnectionError::UnknownAuthority
+        | ConnectionError::NoAuthorities
+        | ConnectionError::NotTls => {
             let remedy = None;
             (Step::Tls, StepOutcome::Failed { reason, remedy })
         }

@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use super::jwt::{read_key, sign};
 use super::{CredentialError, UpstreamAuthConfig};
 use crate::base::{Backoff, chain};
+use crate::http_client::http_client;
 use crate::traces;
 
 /// How long before its expiry a token is replaced. GitHub's tokens last an hour.
@@ -131,10 +132,11 @@ impl GithubApp {
         read_key(key)?;
         let api = format!("{}/", config.api_url.trim_end_matches('/'));
         let api = Url::parse(&api).map_err(|_| CredentialError::BadResponse { what: FIND })?;
-        let client = reqwest::Client::builder()
-            .user_agent("cachewfsd")
-            .redirect(reqwest::redirect::Policy::none())
-            .build();
+        let client = http_client(|builder| {
+            builder
+                .user_agent("cachewfsd")
+                .redirect(reqwest::redirect::Policy::none())
+        });
         Ok(Self {
             id: id.to_owned(),
             key: key.to_owned(),

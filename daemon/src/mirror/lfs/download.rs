@@ -13,6 +13,7 @@ use super::batch::{Action, Batch};
 use super::guard::Guard;
 use super::{LfsFetchError, LfsObject};
 use crate::base::chain;
+use crate::http_client::http_client;
 use crate::mirror::Login;
 use crate::mirror::redirect::{MAX_REDIRECTS, is_redirect};
 
@@ -75,13 +76,14 @@ impl Downloads {
         guard: Guard,
         (url, login): (&Url, Option<Login>),
     ) -> Result<Self, LfsFetchError> {
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(IDLE_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(guard.clone())
-            .build()
-            .map_err(LfsFetchError::Client)?;
+        let client = http_client(|builder| {
+            builder
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(IDLE_TIMEOUT)
+                .redirect(reqwest::redirect::Policy::none())
+                .dns_resolver(guard.clone())
+        });
+        let client = client.map_err(LfsFetchError::Client)?;
         Ok(Self {
             client,
             guard,
