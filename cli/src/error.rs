@@ -113,6 +113,12 @@ pub(crate) enum CliError {
         /// The failure that the background process printed.
         failure: Failure,
     },
+    /// The log file can't be opened.
+    #[error("can't open the log file {path}")]
+    Log {
+        path: String,
+        source: std::io::Error,
+    },
     /// The arguments of `mount` don't go together.
     #[error("{reason}")]
     WrongArguments { reason: &'static str },

@@ -39,7 +39,11 @@ pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
             .upstreams
             .insert(host.to_owned(), url.to_owned().into());
     }
-    config.check()?;
+    let checked = config.check().map_err(|error| CliError::BadOption {
+        option: upstreams.join(" "),
+        reason: error.to_string(),
+    });
+    checked?;
     Ok(config)
 }
 

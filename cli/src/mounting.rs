@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use cachewfs_daemon::LogOutput;
 use cachewfs_format::Colours;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
@@ -230,7 +230,8 @@ fn time(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }
-    humantime::parse_duration(text).map_err(|error| error.to_string())
+    humantime::parse_duration(text)
+        .map_err(|_| "a time is a number with a unit, such as 500ms, 60s or 5m".to_owned())
 }
 
 fn hydrate(text: &str) -> Result<Hydrate, String> {
@@ -289,7 +290,10 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
         .create(true)
         .append(true)
         .open(path)
-        .with_context(|| format!("can't open the log file {}", path.display()))?;
+        .map_err(|source| CliError::Log {
+            path: path.display().to_string(),
+            source,
+        })?;
     let output = LogOutput::new(Mutex::new(file), Colours::Removed);
     builder.with_ansi(false).with_writer(output).init();
     Ok(())

@@ -3,6 +3,7 @@
 //! The matches have no `_` arm. A new error variant compiles only after it has a hint and a code
 //! here.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use cachewfs_format::api::code;
@@ -54,7 +55,7 @@ fn failure(error: &anyhow::Error) -> Failure {
 
 /// Returns whether the reader of the output has closed its end of the pipe, as `head` does.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let closed = std::io::ErrorKind::BrokenPipe;
+    let closed = ErrorKind::BrokenPipe;
     matches!(error.downcast_ref(), Some(CliError::Output(error)) if error.kind() == closed)
 }
 
@@ -130,6 +131,7 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::CheckoutFailed { .. }
         | CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
+        | CliError::Log { .. }
         | CliError::Unwell { .. }
         | CliError::Interrupted
         | CliError::Output(_) => FAILED,
@@ -170,7 +172,9 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         CliError::NoBranch { .. } => {
             "if it is new, run `cachewfs refresh` first: the mount may not show it yet"
         }
-        CliError::BadDaemonUrl { .. } => "for example: cachewfs mount http://HOST:8080 MOUNTPOINT",
+        CliError::BadDaemonUrl { .. } => {
+            "write it as http://HOST:8080; for example: cachewfs mount http://HOST:8080 MOUNTPOINT"
+        }
         CliError::AlreadyMounted { .. } => {
             "use it as it is, restart it with `cachewfs mount --replace MOUNTPOINT`, or unmount it \
              first: cachewfs umount MOUNTPOINT"
@@ -187,6 +191,7 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         }
         CliError::NotEmpty { .. } => "choose another directory",
         CliError::BadOption { .. } => "`cachewfs mount --help` lists the options",
+        CliError::Log { .. } => "name a file in a directory that exists: -o log=FILE",
         CliError::WrongArguments { .. } => "`cachewfs mount --help` shows the arguments",
         CliError::CheckoutFailed { .. } => {
             "`git ls-files` lists the files; check out single ones with: \
@@ -266,6 +271,10 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
             FAILED,
             Some("mount with the daemon's token: -o token_file=FILE"),
         ),
+        ClientError::Failed(message) if message.starts_with("can't reach the daemon") => (
+            FAILED,
+            Some("`cachewfs doctor` says at which step it fails"),
+        ),
         ClientError::Failed(_) => (FAILED, None),
         ClientError::Lost(_) => (
             NO_MOUNT,
@@ -299,6 +308,9 @@ fn mount_hint(error: &MountError) -> Option<&'static str> {
         MountError::MountPoint { .. } => Some("create the directory first: mkdir MOUNTPOINT"),
         MountError::Cache { .. } => {
             Some("choose a directory that only you can write to: -o cache_dir=DIR")
+        }
+        MountError::Mount { source, .. } if source.kind() == ErrorKind::NotADirectory => {
+            Some("choose a directory as the mount point")
         }
         MountError::Mount { .. } => Some(
             "root needs the device /dev/fuse; other users also need the package fuse3, \

@@ -28,6 +28,7 @@ mod helper;
 mod kept;
 mod killed;
 mod local;
+mod messages;
 mod model;
 mod mounted;
 mod odd_trees;
