@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cachewfs_base::chain;
+use cachewfs_format::api::code;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
@@ -13,7 +15,7 @@ use tracing::{info, warn};
 use crate::cache::Cache;
 use crate::control::{self, BindError, Client, ClientError, ConnectError, Server, SocketDirectory};
 use crate::dead_mount::clear_dead_mount;
-use crate::fetch::HttpSource;
+use crate::fetch::{FetchError, HttpSource};
 use crate::fs::Fs;
 use crate::hand_over;
 use crate::holder::Holder;
@@ -21,7 +23,7 @@ use crate::invalidate::Invalidator;
 use crate::mount_table::mount_at;
 use crate::options::MountOptions;
 use crate::recovery::{self, Keeper, Remains};
-use crate::repository::Repositories;
+use crate::repository::{RepoError, Repositories};
 use crate::saved_state::{HandOverError, SessionState};
 use crate::segment::{Backend, Segments};
 use crate::session::Adapter;
@@ -127,6 +129,24 @@ pub enum MountError {
     /// The FUSE session failed, or unmounting failed.
     #[error("the FUSE session failed")]
     Session(#[source] io::Error),
+}
+
+/// Returns why the answer of a daemon is of no use, or `None` if the mount can work with it.
+fn useless(error: RepoError) -> Option<String> {
+    let RepoError::Hosts(error) = error else {
+        return None;
+    };
+    match &*error {
+        FetchError::Status { .. } | FetchError::NotJson { .. } => {
+            let answer = chain(&*error);
+            Some(format!("no cachewfs daemon answers at this URL: {answer}"))
+        }
+        FetchError::Refused { code, .. } if code == code::UNAUTHENTICATED => {
+            Some(format!("the daemon wants its token: {}", chain(&*error)))
+        }
+        // The policy may hide the list and show repositories.
+        _ => None,
+    }
 }
 
 /// A running mount.
@@ -311,7 +331,8 @@ impl Mount {
         told.await.ok();
     }
 
-    /// Returns why no daemon answers, or `None` if one does. Waits at most a second for an answer.
+    /// Returns why no daemon gives a usable answer, or `None` if one does. Waits at most a second for
+    /// an answer.
     pub async fn outage(&self) -> Option<String> {
         let repositories = Arc::clone(self.fs.repositories());
         let asking = Arc::clone(&repositories);
@@ -319,7 +340,7 @@ impl Mount {
         // again: with a silent daemon before one that answers, they would end too late.
         let asked = repositories
             .tasks()
-            .spawn_until_end(async move { asking.newest_hosts(Purpose::Background).await.is_ok() });
+            .spawn_until_end(async move { asking.newest_hosts(Purpose::Background).await.err() });
         let answered = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, asked).await;
         let outage = repositories.reachability.outage();
         match (outage, answered) {
@@ -328,8 +349,7 @@ impl Mount {
                 let seconds = FIRST_ANSWER_TIMEOUT.as_secs();
                 Some(format!("no daemon has answered within {seconds} s"))
             }
-            // An answer, if only a refusal.
-            (None, Ok(_)) => None,
+            (None, Ok(answer)) => answer.ok().flatten().flatten().and_then(useless),
         }
     }
 

@@ -4,7 +4,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use cachewfs_tests::{Site, binary, can_mount, git, run, wait_until};
+use cachewfs_tests::{
+    Fault, Network, Proxy, Site, binary, can_mount, free_address, git, run, wait_until,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Runs the CLI through a link named `mount.cachewfs`, as mount(8) does.
@@ -176,6 +178,81 @@ fn signals_that_mean_nothing_to_it_do_not_end_it() {
         !process.exists()
     });
     assert!(!mount.is_mounted());
+}
+
+#[test]
+fn a_mount_whose_daemon_is_away_comes_up_and_says_why() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let daemon = site.daemon();
+    let silent = Proxy::start(daemon.address());
+    silent.set(Fault::Stall);
+    let not_found = Proxy::start(daemon.address());
+    not_found.set(Fault::Refused(404, "NoSuchKey"));
+    let refused = free_address();
+    let cache = format!("cache_dir={}", site.path().join("cache").display());
+    let mount = BackgroundMount(mount_point(&site));
+    let point = mount.0.display().to_string();
+
+    for (url, reason) in [
+        (format!("http://{refused}"), "Connection refused"),
+        (
+            "http://nowhere.invalid:8080".to_owned(),
+            "failed to lookup address",
+        ),
+        (silent.url(), "no daemon has answered within 1 s"),
+        (not_found.url(), "no cachewfs daemon answers at this URL: "),
+    ] {
+        let mounted = helper(&site, &[&url, &point, "-o", &cache]);
+
+        let said = stderr_of(&mounted);
+        assert!(mounted.status.success(), "{said}");
+        assert!(said.starts_with("cachewfs: mounted, but "), "{said}");
+        assert!(said.contains(reason), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(mount.is_mounted());
+        assert!(std::fs::read_dir(&point).is_ok());
+        assert!(run(&["umount", &point]).status.success());
+    }
+}
+
+#[test]
+fn a_mount_comes_up_behind_a_firewall_that_drops_all_packets() {
+    if !can_mount() {
+        return;
+    }
+    let Some(network) = Network::create(1) else {
+        return;
+    };
+    let address = network.local_address(1);
+    network.cut(1, address);
+    let site = Site::default();
+    let mount = BackgroundMount(mount_point(&site));
+    let point = mount.0.display().to_string();
+    let cache = format!("cache_dir={}", site.path().join("cache").display());
+    let within = network.within(1);
+    let (first, others) = within.split_first().unwrap();
+
+    let mounted = Command::new(first)
+        .args(others)
+        .arg(binary("cachewfs"))
+        .args([
+            "mount",
+            &format!("http://{address}:8080"),
+            &point,
+            "-o",
+            &cache,
+        ])
+        .output()
+        .unwrap();
+
+    let said = stderr_of(&mounted);
+    assert!(mounted.status.success(), "{said}");
+    assert!(said.contains("no daemon has answered within 1 s"), "{said}");
+    assert!(mount.is_mounted());
+    assert!(run(&["umount", &point]).status.success());
 }
 
 #[test]
