@@ -21,8 +21,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Mirrors git repositories and publishes snapshots of them over HTTP.
+///
+///   cachewfsd                                                   on loopback, with the defaults
+///   cachewfsd --config /etc/cachewfs/cachewfsd.toml
+///   cachewfsd --config /etc/cachewfs/cachewfsd.toml check-config
 #[derive(Debug, Parser)]
-#[command(name = "cachewfsd", version)]
+#[command(name = "cachewfsd", version, verbatim_doc_comment)]
 struct Args {
     /// The configuration file. Without one, the daemon listens on loopback, with the defaults.
     #[arg(long, global = true, env = "CACHEWFSD_CONFIG")]
@@ -36,16 +40,23 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check the configuration and the files that it names.
+    /// Check the configuration and the files that it names
+    ///
+    ///   cachewfsd --config cachewfsd.toml check-config && systemctl reload cachewfsd
     ///
     /// If the daemon can't start with this configuration, the command fails and says why. Otherwise
     /// it prints the configuration in force, without secrets.
+    #[command(verbatim_doc_comment)]
     CheckConfig,
-    /// Collect garbage in the store: old snapshots, and segments that no snapshot names.
+    /// Collect garbage in the store: old snapshots, and segments that no snapshot names
+    ///
+    ///   cachewfsd collect --dry-run
+    ///   cachewfsd collect --json github.com/org/repo
     ///
     /// Deletes snapshots beyond `snapshots` and `age` of `[keep]`, and segments that no snapshot
     /// names and that are older than its `grace`. Daemons may run meanwhile; they also collect
     /// garbage by themselves.
+    #[command(verbatim_doc_comment)]
     Collect {
         /// Print what would be deleted, and delete nothing.
         #[arg(long)]
@@ -56,8 +67,12 @@ enum Command {
         /// Repositories such as `github.com/org/repo`; all by default.
         repositories: Vec<RepoName>,
     },
-    /// Make a token; print it to standard error, and its line for `auth.tokens_file` to standard
-    /// output.
+    /// Make a token, and print its line for the tokens file
+    ///
+    ///   cachewfsd new-token alice --group developers >> /etc/cachewfs/tokens
+    ///
+    /// The token itself goes to standard error, the line for `auth.tokens_file` to standard output.
+    #[command(verbatim_doc_comment)]
     NewToken {
         /// The name of the person or program that gets the token.
         name: String,
@@ -65,12 +80,20 @@ enum Command {
         #[arg(long = "group")]
         groups: Vec<String>,
     },
-    /// Write the manual pages into a directory. Packages bring them.
+    /// Write the manual pages into a directory
+    ///
+    ///   cachewfsd man /usr/local/share/man/man1
+    ///
+    /// Packages bring them.
+    #[command(verbatim_doc_comment)]
     Man {
         /// The directory, which must exist.
         directory: PathBuf,
     },
-    /// Read a token from standard input and print its line for `auth.tokens_file`.
+    /// Read a token from standard input, and print its line for `auth.tokens_file`
+    ///
+    ///   cachewfsd hash-token alice --group developers < token >> /etc/cachewfs/tokens
+    #[command(verbatim_doc_comment)]
     HashToken {
         /// The name of the person or program that gets the token.
         name: String,

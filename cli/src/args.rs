@@ -53,3 +53,26 @@ pub(crate) enum Command {
     Man(man::Args),
     BeforeSleep(before_sleep::Args),
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_help_of_each_command_begins_with_examples() {
+        let mut program = Arguments::command();
+        for command in program.get_subcommands_mut() {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+
+            // After the first line, which says what the command does.
+            let example = help.lines().nth(2).unwrap_or_default();
+
+            assert!(example.starts_with("  "), "{help}");
+            let used = format!("cachewfs {name}");
+            assert!(example.contains(&used), "{name}: {example}");
+        }
+    }
+}

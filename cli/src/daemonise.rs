@@ -15,6 +15,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -22,9 +23,14 @@ use crate::error::CliError;
 use crate::failure::{Failure, SpokenLine};
 use crate::mount_report::MountReport;
 use crate::output;
+use crate::progress::Bar;
 
 /// The environment variable that is set for the background process.
 const BACKGROUND: &str = "CACHEWFS_BACKGROUND";
+
+/// How long a mount may take before a line says that it takes long. It waits a second for a daemon
+/// that doesn't answer, and says so afterwards.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Returns whether this process is the background process.
 pub(crate) fn is_background() -> bool {
@@ -49,6 +55,8 @@ pub(crate) fn start_background() -> Result<MountReport> {
         .stderr(Stdio::piped())
         .spawn()
         .context("can't start a process in the background")?;
+    let bar = Bar::after(PATIENCE);
+    bar.step("waiting until the mount is ready");
     // The end of standard output is the signal: it comes when the child has reported that it is
     // ready and has replaced the stream, or when the child has ended.
     let mut printed = Vec::new();
@@ -59,6 +67,7 @@ pub(crate) fn start_background() -> Result<MountReport> {
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_string(&mut message)?;
     }
+    bar.finish();
     if let Ok(report) = serde_json::from_slice(&printed) {
         // A warning: the mount works all the same.
         message.lines().for_each(pass_on);

@@ -37,12 +37,12 @@ struct Lines {
 }
 
 impl Lines {
-    fn start() -> Self {
+    fn start(patience: Duration) -> Self {
         let step = Arc::<Mutex<String>>::default();
         let (end, ended) = mpsc::channel();
         let shown = Arc::clone(&step);
         let thread = std::thread::spawn(move || {
-            let is_long = ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+            let is_long = ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
             let step = text(&shown);
             let is_said = is_long && !step.is_empty();
             if is_said {
@@ -75,6 +75,12 @@ fn text(step: &Mutex<String>) -> MutexGuard<'_, String> {
 impl Bar {
     /// Shows a spinner until the first progress is known.
     pub(crate) fn new() -> Self {
+        Self::after(PATIENCE)
+    }
+
+    /// Shows a spinner. If there is no terminal, and the work takes longer than `patience`, lines say
+    /// it.
+    pub(crate) fn after(patience: Duration) -> Self {
         let is_shown = Speech::chosen().shows_progress();
         let target = if is_shown {
             ProgressDrawTarget::stderr()
@@ -84,7 +90,7 @@ impl Bar {
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(ProgressStyle::default_spinner());
         bar.enable_steady_tick(Duration::from_millis(100));
-        let lines = (is_shown && !std::io::stderr().is_terminal()).then(Lines::start);
+        let lines = (is_shown && !std::io::stderr().is_terminal()).then(|| Lines::start(patience));
         Self { bar, lines }
     }
 

@@ -331,8 +331,7 @@ impl Mount {
         told.await.ok();
     }
 
-    /// Returns why no daemon gives a usable answer, or `None` if one does. Waits at most a second for
-    /// an answer.
+    /// Returns why no daemon gives a usable answer, or `None` if one does. Waits at most a second.
     pub async fn outage(&self) -> Option<String> {
         let repositories = Arc::clone(self.fs.repositories());
         let asking = Arc::clone(&repositories);

@@ -1,9 +1,11 @@
 //! Programs get what the command line promises them: JSON, exit codes, progress.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
-use cachewfs_tests::{Site, can_mount, git, run};
+use cachewfs_tests::{DaemonProcess, GitHttpServer, Link, Site, can_mount, free_address, git, run};
 use serde_json::{Value, json};
 
 /// Returns the value on standard output.
@@ -152,4 +154,45 @@ fn the_error_of_a_mount_in_the_background_keeps_its_exit_code_and_next_step() {
     let text = String::from_utf8(as_text.stderr).unwrap();
     assert_eq!(text, format!("cachewfs: {message}\n  {next_step}\n"));
     assert!(!Path::new(&absent).exists());
+}
+
+#[test]
+fn a_first_clone_of_the_daemon_is_told_on_a_pipe_and_not_with_quiet_or_json() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    for name in ["a", "b", "c"] {
+        site.repo_of_files(name, (1, 3 << 20));
+    }
+    let upstream = GitHttpServer::start(IpAddr::V4(Ipv4Addr::LOCALHOST), &site.upstreams());
+    let slow = Link::start(upstream.address(), 2 << 20, Duration::ZERO);
+    let directory = site.path().join("daemon");
+    std::fs::create_dir_all(&directory).unwrap();
+    let config = format!(
+        "data_dir = \"{}\"\n[upstreams]\nlocal = \"http://{}\"\n",
+        directory.join("data").display(),
+        slow.address()
+    );
+    let daemon = DaemonProcess::launch(&directory, (&[], free_address()), &config);
+    let mount = site.mount_with_options(&daemon.url(), "hydrate=off");
+    let point = mount.point.display().to_string();
+    let prefetch = |arguments: &[&str]| {
+        let output = run(&[&["prefetch", "--mount", &point], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+
+    let said = prefetch(&["local/a"]);
+    let quiet = prefetch(&["local/b", "--quiet"]);
+    let json = prefetch(&["local/c", "--json"]);
+
+    let lines: Vec<_> = said.lines().collect();
+    let [first, last] = lines[..] else {
+        panic!("{said}")
+    };
+    let clones = "cachewfs: the daemon clones local/a";
+    assert!(first.starts_with(clones), "{said}");
+    assert!(last.starts_with("cachewfs: this took "), "{said}");
+    assert_eq!((&*quiet, &*json), ("", ""));
 }

@@ -46,6 +46,11 @@ impl GitHttpServer {
         }
     }
 
+    /// Returns the address of the server.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Returns the base URL of the server.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

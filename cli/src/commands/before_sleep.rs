@@ -13,10 +13,14 @@ use crate::speech::JsonChoice;
 
 /// Answer all programs that wait for the network, so that the machine can sleep
 ///
+///   cachewfs before-sleep               all mounts: of all users, if root runs it
+///   cachewfs before-sleep /cachewfs
+///
 /// cachewfs-sleep.service runs it before each suspend and hibernation: the kernel can't freeze a
 /// program that waits for a mount. The programs get an input/output error. Root prepares the mounts
 /// of all users.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// The mount to prepare. The default is all of them.
     #[arg(value_name = "MOUNTPOINT")]

@@ -21,6 +21,7 @@ use crate::{daemonise, holder, local};
 ///   cachewfs mount http://a:8080,http://b:8080 /cachewfs     each daemon is tried in turn
 ///   cachewfs mount --local /var/lib/cachewfs /cachewfs       the daemon runs in this process
 ///   cachewfs mount --replace /cachewfs      a new process serves it, such as after an upgrade
+///   cachewfs mount http://a:8080 /cachewfs -o cache_size=100G,hydrate=hot
 ///
 /// The directory /cachewfs/github.com/org/repo then is that repository. The command returns when
 /// the mount is ready; a process in the background serves it.

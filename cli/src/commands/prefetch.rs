@@ -13,6 +13,7 @@ use crate::speech::JsonChoice;
 ///
 ///   cachewfs prefetch github.com/org/repo               what a checkout needs
 ///   cachewfs prefetch github.com/org/repo --commits     what git log needs, too
+///   cachewfs prefetch github.com/org/repo --all         the whole repository
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {

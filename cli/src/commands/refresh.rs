@@ -11,6 +11,7 @@ use crate::speech::JsonChoice;
 /// Make the daemon fetch from upstream now, and switch the mount to the newest snapshot
 ///
 ///   cachewfs refresh github.com/org/repo
+///   cachewfs refresh --json github.com/org/repo | jq -r .commit
 ///
 /// A mount follows upstream by itself. Use this command if you can't wait for the next poll.
 #[derive(Debug, clap::Args)]

@@ -12,10 +12,16 @@ use crate::error::CliError;
 use crate::mounts::{MountChoice, block_on, is_mounted};
 use crate::output;
 
-/// Show the state of a mount: its cache, its traffic, and how much of each repository is cached.
+/// Show the state of a mount: its cache, its traffic, and how much of each repository is cached
+///
+///   cachewfs status                     the mount here, or the only one
+///   cachewfs status --mount /cachewfs
+///   cachewfs status --watch             again every two seconds
+///   cachewfs status --json | jq '.repos[] | {repo, checked_at}'
 ///
 /// In a clone whose mount is missing, the command says which mount that is.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Print JSON, for programs.
     #[arg(long)]

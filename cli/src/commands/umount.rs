@@ -13,12 +13,14 @@ use serde::Serialize;
 use crate::error::CliError;
 use crate::mounts::{MountChoice, block_on, check_not_bound, mount_points};
 use crate::output;
+use crate::progress::Bar;
 use crate::speech::JsonChoice;
 
 /// Unmount a mount, and end the process that serves it
 ///
 ///   cachewfs umount              the mount around the current directory, or the only one
 ///   cachewfs umount /cachewfs
+///   cachewfs umount --json /cachewfs | jq -r '.clones[].directory'
 ///
 /// umount(8) works too. Clones that borrow objects from the mount don't work until it is mounted
 /// again. The command lists the clones that the mount knows.
@@ -105,6 +107,8 @@ fn unmount(choice: &MountChoice, mount_point: &Path) -> Result<Vec<NeedyClone>> 
         };
         // The answer comes before the end: the mount leaves the mount table, and an embedded daemon
         // finishes its writes, a moment later.
+        let bar = Bar::new();
+        bar.step(&format!("waiting for the end of process {pid}"));
         let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
         while is_mounted(mount_point)? || is_running(pid) {
             if tokio::time::Instant::now() > deadline {
@@ -116,6 +120,7 @@ fn unmount(choice: &MountChoice, mount_point: &Path) -> Result<Vec<NeedyClone>> 
             }
             tokio::time::sleep(PERIOD).await;
         }
+        bar.finish();
         Ok(clones)
     })
 }

@@ -3,6 +3,7 @@
 mod client;
 mod clones;
 mod connections;
+mod daemon_work;
 mod hand_over;
 pub mod protocol;
 mod server;

@@ -280,8 +280,10 @@ impl ControlConnection {
             },
             ControlRequest::Refresh { repo } => {
                 let text = format!("the daemon fetches {repo} from upstream");
-                send_progress(&progress, &text, 0, 0);
-                if let Err(error) = self.repositories.source().refresh(&repo).await {
+                let refreshing = self.repositories.source().refresh(&repo);
+                let of_repo = (&repo, &progress);
+                let refreshed = self.while_daemon_works(of_repo, &text, refreshing).await;
+                if let Err(error) = refreshed {
                     // A first clone and publish may take longer than the timeout of this request.
                     // Then `resolve` below waits for them, as a plain lookup does.
                     let resolve_waits = matches!(error, FetchError::Unreachable { .. })
@@ -319,7 +321,7 @@ impl ControlConnection {
         }
     }
 
-    /// Waits until `repo` can be read, and reports the last failure as progress meanwhile.
+    /// Waits until `repo` can be read, and reports meanwhile what the daemon does.
     async fn resolve(
         &self,
         repo: &RepoName,
@@ -328,24 +330,14 @@ impl ControlConnection {
         let is_new = !self.repositories.is_resolved(repo);
         // A person asks, who may just have mended the reason of an earlier failure.
         self.repositories.forget_failure(repo);
-        let work = self.repositories.resolve(repo);
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                outcome = &mut work => {
-                    let repository = outcome.map_err(|error| chain(&error))?;
-                    if is_new {
-                        self.repositories.look_up_again(repo).await;
-                    }
-                    return Ok(repository);
-                }
-                () = tokio::time::sleep(PROGRESS_PERIOD) => {
-                    let failure = self.repositories.failure(repo);
-                    let text = failure.unwrap_or_else(|| format!("looking up {repo}"));
-                    send_progress(progress, &text, 0, 0);
-                }
-            }
+        let resolving = self.repositories.resolve(repo);
+        let text = format!("looking up {repo}");
+        let resolved = self.while_daemon_works((repo, progress), &text, resolving);
+        let repository = resolved.await.map_err(|error| chain(&error))?;
+        if is_new {
+            self.repositories.look_up_again(repo).await;
         }
+        Ok(repository)
     }
 
     /// Fetches a part of a repository's snapshot into the cache.
@@ -430,7 +422,7 @@ impl ControlConnection {
     }
 }
 
-fn send_progress(
+pub(super) fn send_progress(
     progress: &watch::Sender<Option<Progress>>,
     text: &str,
     done_bytes: u64,

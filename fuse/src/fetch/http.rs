@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachewfs_format::api::{self, EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer};
+use cachewfs_format::api::{self, EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer, RepoStatus};
 use cachewfs_format::{ArchiveKind, RepoName};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -40,6 +40,9 @@ const MAX_ANSWER_LEN: u64 = 64 << 10;
 /// At most this many bytes of an answer about refs. A request has at most 1 MiB, and the answer
 /// repeats it.
 const MAX_REFS_ANSWER_LEN: u64 = 2 << 20;
+/// At most this many bytes of the state of a repository, which has up to 1000 refs and all
+/// snapshots.
+const MAX_STATE_LEN: u64 = 4 << 20;
 /// At most this many bytes of a list of repositories. Each takes some 300 bytes.
 const MAX_LIST_LEN: u64 = 64 << 20;
 
@@ -347,6 +350,25 @@ impl ArchiveSource for HttpSource {
                 client.post(format!("{daemon}{path}")).json(wanted)
             })
             .await
+        })
+    }
+
+    fn state<'a>(
+        &'a self,
+        repo: &'a RepoName,
+    ) -> BoxFuture<'a, Result<Option<RepoStatus>, FetchError>> {
+        Box::pin(async move {
+            let meter = self.traffic.meter(Some(repo), Purpose::Background);
+            let path = api::repo_path(repo);
+            let (response, body) = self
+                .ask_for_whole(
+                    (&meter, MAX_STATE_LEN),
+                    self.short_timeout,
+                    |client, daemon| client.get(format!("{daemon}{path}")),
+                )
+                .await?;
+            meter.count_bytes(body.len());
+            parse(&response, &body).map(Some)
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cachewfs_format::api::code::NO_CHECKOUT;
-use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer};
+use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest, RefreshAnswer, RepoStatus};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -90,6 +90,15 @@ pub(crate) trait ArchiveSource: Send + Sync + fmt::Debug {
         repo: &'a RepoName,
         wanted: &'a EnsureRefsRequest,
     ) -> BoxFuture<'a, Result<EnsureRefsAnswer, FetchError>>;
+
+    /// Requests the state of a repository in the daemon. A source may know none.
+    fn state<'a>(
+        &'a self,
+        repo: &'a RepoName,
+    ) -> BoxFuture<'a, Result<Option<RepoStatus>, FetchError>> {
+        let _ = repo;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Requests the list of hosts that repositories are mirrored from.
     fn hosts(&self, purpose: Purpose) -> BoxFuture<'_, Result<Vec<String>, FetchError>>;
