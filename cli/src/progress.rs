@@ -78,8 +78,7 @@ impl Bar {
         Self::after(PATIENCE)
     }
 
-    /// Shows a spinner. If there is no terminal, and the work takes longer than `patience`, lines say
-    /// it.
+    /// Shows a spinner. Where there is no terminal, work of over `patience` prints lines instead.
     pub(crate) fn after(patience: Duration) -> Self {
         let is_shown = Speech::chosen().shows_progress();
         let target = if is_shown {
