@@ -16,10 +16,11 @@ pub(crate) enum BorrowedObjects {
     Own(PathBuf),
 }
 
-/// Returns where the objects of the repository around the current directory are, or `None` if there
-/// is no repository, or if it borrows nothing from a mount.
-pub(crate) fn borrowed_here() -> Option<BorrowedObjects> {
-    let (objects, lines) = alternates(None)?;
+/// Returns where the objects of the repository around `directory` or, without one, around the
+/// current directory are. Returns `None` if there is no repository, or if it borrows nothing from a
+/// mount.
+pub(crate) fn borrowed_by(directory: Option<&Path>) -> Option<BorrowedObjects> {
+    let (objects, lines) = alternates(directory)?;
     lines.iter().find_map(|line| borrowed(line, &objects))
 }
 

@@ -25,6 +25,9 @@ pub(crate) enum CliError {
     /// Several mounts are running, and the command line doesn't choose one.
     #[error("several mounts are running: {mounts}")]
     SeveralMounts { mounts: String },
+    /// A mount took too long to tell its state.
+    #[error("the mount at {mount_point} has not answered within {seconds} s")]
+    SilentMount { mount_point: String, seconds: u64 },
     /// The connection to a mount's control socket failed.
     #[error("can't connect to the mount at {mount_point}")]
     CantConnect {
@@ -61,6 +64,9 @@ pub(crate) enum CliError {
     /// A text names a directory of this machine, and a mount has only what its daemon mirrors.
     #[error("{url:?} is a path of this machine, and no repository of the mount")]
     LocalPath { url: String },
+    /// A path in a mount is not in a repository.
+    #[error("{path:?} is in the mount at {mount_point}, and in no repository of it")]
+    NoRepositoryAtPath { path: String, mount_point: String },
     /// The repository has neither a branch nor a tag of this name.
     #[error("{repo} has no branch and no tag {name:?}")]
     NoBranch { repo: String, name: String },

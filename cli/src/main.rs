@@ -9,6 +9,7 @@
 mod args;
 mod borrowing;
 mod bundle;
+mod chosen_repo;
 mod clone_files;
 mod clone_staging;
 mod commands;
@@ -22,6 +23,7 @@ mod holder;
 mod interrupt;
 mod local;
 mod mount_report;
+mod mount_table;
 mod mounting;
 mod mounts;
 mod new_clone;

@@ -1,18 +1,18 @@
-//! Finds the mounts of this machine in the mount table, chooses one, and sends it requests.
+//! Chooses a mount, and sends it requests.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use cachewfs_format::RepoName;
-use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
+use anyhow::Result;
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, StatusReport};
 use cachewfs_fuse::control::{Client, ClientError, ConnectError};
-use cachewfs_fuse::{TableEntry, is_dead, mount_table};
+use cachewfs_fuse::{TableEntry, is_dead};
 
-use crate::borrowing::{BorrowedObjects, borrowed_here};
+use crate::borrowing::{BorrowedObjects, borrowed_by};
 use crate::error::CliError;
-use crate::output;
+use crate::mount_table::{MountTable, absolute, is_ours};
 use crate::progress::Bar;
-use crate::remote;
 
 /// How often a command tries to connect to a mount that works and doesn't listen.
 const RECOVERY_TRIES: usize = 10;
@@ -21,132 +21,39 @@ const RECOVERY_TRIES: usize = 10;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MountChoice {
     /// The mount to use. The default is the mount that contains the current directory, or else the
-    /// one that the clone there borrows from, or else the only mount.
+    /// one that the clone there borrows from, or else the only mount. If there are several, a
+    /// command for a repository first looks which of them serve it.
     #[arg(long, value_name = "MOUNTPOINT", global = true)]
     pub(crate) mount: Option<PathBuf>,
 }
 
-/// The arguments that choose a repository and a mount.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct RepoChoice {
-    /// The repository, as https://github.com/org/repo or github.com/org/repo.
-    #[arg(value_name = "URL")]
-    url: String,
-
-    #[command(flatten)]
-    mount: MountChoice,
-}
-
-impl RepoChoice {
-    pub(crate) fn name(&self) -> Result<RepoName> {
-        Ok(remote::repo_name(&self.url)?)
-    }
-
-    /// Has the mount fetch what `request` names. Returns the number of bytes that it fetched. Fails
-    /// if the cache doesn't have all of it then.
-    pub(crate) fn fetch(&self, request: &ControlRequest) -> Result<u64> {
-        match self.ask(request)? {
-            ControlAnswer::Fetched { fetched_bytes } => Ok(fetched_bytes),
-            ControlAnswer::Incomplete {
-                kept_bytes,
-                total_bytes,
-                reason,
-            } => Err(CliError::Incomplete {
-                repo: self.name()?.to_string(),
-                kept: output::bytes(kept_bytes),
-                total: output::bytes(total_bytes),
-                reason,
-                is_pinned: matches!(request, ControlRequest::Pin { .. }),
-            }
-            .into()),
-            _ => anyhow::bail!("the mount's answer is not of the requested kind"),
-        }
-    }
-
-    /// Sends `request` to the mount, and shows its progress until the answer arrives.
-    pub(crate) fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
-        block_on(self.mount.ask(request))
-    }
-}
-
-/// Returns whether a mount belongs to this user or to root. Mounts of other users may refuse this
-/// user's commands.
-fn is_ours(entry: &TableEntry) -> bool {
-    let me = rustix::process::geteuid().as_raw();
-    entry.uid.is_none_or(|uid| uid == 0 || uid == me)
-}
-
-/// The entries of the mount table that show cachewfs mounts, oldest first.
+/// A mount, and the answer of its process.
 #[derive(Debug)]
-struct MountTable(Vec<TableEntry>);
+pub(crate) struct MountState {
+    pub(crate) mount_point: PathBuf,
+    pub(crate) status: Result<Box<StatusReport>>,
+}
 
-impl MountTable {
-    fn read() -> Result<Self> {
-        let entries = mount_table().context("can't read the mount table")?;
-        Ok(Self(entries))
+/// Returns the mount around the current directory, or the one that the clone there borrows from.
+pub(crate) fn mount_here(table: &MountTable) -> Option<PathBuf> {
+    let here = std::env::current_dir().ok();
+    if let Some(mount) = here.and_then(|here| table.mount_around(&here)) {
+        return Some(mount);
     }
-
-    /// Returns the mounts themselves, without bind mounts of them.
-    fn mounts(&self) -> impl Iterator<Item = &TableEntry> {
-        let is_mount = |entry: &&TableEntry| self.original(entry) == Some(entry);
-        self.0.iter().filter(is_mount)
-    }
-
-    /// Returns the mount of which `entry` shows a part or all, or `None` if this process can't see
-    /// it: a container may have only the bind mount.
-    fn original(&self, entry: &TableEntry) -> Option<&TableEntry> {
-        let mut same = self.0.iter().filter(|other| other.device == entry.device);
-        same.find(|other| other.is_whole)
-    }
-
-    /// Returns the entry that is visible at `point`. It hides earlier ones there.
-    fn at(&self, point: &Path) -> Option<&TableEntry> {
-        self.0.iter().rfind(|entry| entry.mount_point == point)
-    }
-
-    /// Returns the entry that contains `path`.
-    fn around(&self, path: &Path) -> Option<&TableEntry> {
-        let containing = self
-            .0
-            .iter()
-            .filter(|entry| path.starts_with(&entry.mount_point));
-        containing.max_by_key(|entry| entry.mount_point.as_os_str().len())
+    match borrowed_by(None)? {
+        BorrowedObjects::OfMounted(repository) => table.mount_around(&repository),
+        BorrowedObjects::Own(_) => None,
     }
 }
 
-/// Returns the mount points in the mount table. A mount that hides the one before it, at the same
-/// mount point, adds no second entry; bind mounts add none.
-pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
-    let mounts = mounts_with_owners()?.into_iter();
-    let mut points: Vec<_> = mounts.map(|(mount_point, _)| mount_point).collect();
-    points.dedup();
-    Ok(points)
-}
-
-/// Returns the mounts in the mount table, each with the user who mounted it if the options name
-/// one. Bind mounts add none.
-pub(crate) fn mounts_with_owners() -> Result<Vec<(PathBuf, Option<u32>)>> {
-    let table = MountTable::read()?;
-    let mounts = table.mounts();
-    Ok(mounts
-        .map(|entry| (entry.mount_point.clone(), entry.uid))
-        .collect())
-}
-
-/// Returns whether `path` is in a cachewfs mount or in a bind mount of one.
-pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
-    Ok(MountTable::read()?.around(path).is_some())
-}
-
-/// Fails if a bind mount of a cachewfs mount is at `point`.
-pub(crate) fn check_not_bound(point: &Path) -> Result<()> {
-    let table = MountTable::read()?;
-    match table.at(point) {
-        Some(entry) if table.original(entry) != Some(entry) => Err(CliError::BindMount {
-            mount_point: point.display().to_string(),
-        }
-        .into()),
-        _ => Ok(()),
+/// Returns the error of a command that can't choose between mounts.
+pub(crate) fn several_mounts(points: &[PathBuf]) -> CliError {
+    let points: Vec<_> = points
+        .iter()
+        .map(|point| point.display().to_string())
+        .collect();
+    CliError::SeveralMounts {
+        mounts: points.join(", "),
     }
 }
 
@@ -158,41 +65,14 @@ impl MountChoice {
             return Ok(absolute(chosen));
         }
         let table = MountTable::read()?;
-        let here = std::env::current_dir().ok();
-        let around = here.and_then(|here| table.around(&here));
-        if let Some(mount) = around.and_then(|entry| table.original(entry)) {
-            return Ok(mount.mount_point.clone());
+        if let Some(mount) = mount_here(&table) {
+            return Ok(mount);
         }
-        if let Some(BorrowedObjects::OfMounted(repository)) = borrowed_here()
-            && let Some(around) = table.around(&repository)
-            && let Some(mount) = table.original(around)
-        {
-            return Ok(mount.mount_point.clone());
-        }
-        // Otherwise another user's mount would make each command without --mount fail as ambiguous,
-        // or would be chosen.
-        let mut mounts: Vec<_> = table.mounts().collect();
-        if mounts.iter().any(|mount| is_ours(mount)) {
-            mounts.retain(|mount| is_ours(mount));
-        }
-        let mut points: Vec<_> = mounts
-            .iter()
-            .map(|mount| mount.mount_point.clone())
-            .collect();
-        points.dedup();
+        let points = table.points_for_this_user();
         match points.as_slice() {
             [point] => Ok(point.clone()),
             [] => Err(CliError::NoMount.into()),
-            several => {
-                let mounts: Vec<_> = several
-                    .iter()
-                    .map(|point| point.display().to_string())
-                    .collect();
-                Err(CliError::SeveralMounts {
-                    mounts: mounts.join(", "),
-                }
-                .into())
-            }
+            several => Err(several_mounts(several).into()),
         }
     }
 
@@ -272,12 +152,6 @@ async fn connect(mount_point: &Path) -> Result<Client, ConnectError> {
     Client::connect(mount_point).await
 }
 
-/// Makes a path absolute.
-pub(crate) fn absolute(path: &Path) -> PathBuf {
-    // `canonicalize` would access the path, which fails below a dead mount.
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
 /// Runs `work` on a runtime of one thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -286,45 +160,51 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     runtime.block_on(work)
 }
 
-#[cfg(test)]
-mod tests {
-    use cachewfs_fuse::DeviceNumber;
-
-    use super::*;
-
-    #[test]
-    fn a_bind_mount_is_no_mount_of_its_own() {
-        let entry = |point: &str, uid, device: &str, is_whole| TableEntry {
-            mount_point: point.into(),
-            uid,
-            device: DeviceNumber(device.to_owned()),
-            is_whole,
-            source: String::new(),
-        };
-        let table = MountTable(vec![
-            entry("/a b", Some(7), "0:40", true),
-            entry("/c", None, "0:41", true),
-            entry("/e", Some(7), "0:40", false),
-            entry("/c/f", None, "0:41", true),
-            entry("/g", None, "0:43", false),
-        ]);
-
-        let mounts: Vec<_> = table
-            .mounts()
-            .map(|entry| (&*entry.mount_point, entry.uid))
-            .collect();
-        assert_eq!(
-            mounts,
-            [(Path::new("/a b"), Some(7)), (Path::new("/c"), None)]
-        );
-        let original = |path: &str| {
-            let entry = table.around(Path::new(path)).unwrap();
-            table
-                .original(entry)
-                .map(|entry| entry.mount_point.to_str().unwrap())
-        };
-        assert_eq!(original("/e/file"), Some("/a b"));
-        assert_eq!(original("/c/f/host"), Some("/c"));
-        assert_eq!(original("/g"), None);
+/// Asks several mounts for their state at once. A mount that hasn't answered after `patience` gets
+/// an error.
+pub(crate) fn ask_for_states(points: &[PathBuf], patience: Duration) -> Vec<MountState> {
+    let (sender, answers) = mpsc::channel();
+    for (index, point) in points.iter().enumerate() {
+        let (sender, point) = (sender.clone(), point.clone());
+        // On threads that nobody joins: to connect to a stopped mount may take long, too.
+        std::thread::spawn(move || sender.send((index, ask_for_state(point))).ok());
     }
+    drop(sender);
+    let deadline = Instant::now() + patience;
+    let mut states: Vec<_> = points.iter().map(|_| None).collect();
+    while let Ok((index, state)) =
+        answers.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+    {
+        if let Some(slot) = states.get_mut(index) {
+            *slot = Some(state);
+        }
+    }
+    let states = points.iter().zip(states).map(|(point, state)| {
+        let status = state.unwrap_or_else(|| {
+            let mount_point = point.display().to_string();
+            let seconds = patience.as_secs();
+            Err(CliError::SilentMount {
+                mount_point,
+                seconds,
+            }
+            .into())
+        });
+        MountState {
+            mount_point: point.clone(),
+            status,
+        }
+    });
+    states.collect()
+}
+
+fn ask_for_state(mount_point: PathBuf) -> Result<Box<StatusReport>> {
+    let mount = Some(mount_point);
+    let choice = MountChoice { mount };
+    block_on(async {
+        let mut client = choice.connect().await?;
+        match client.call(&ControlRequest::Status, |_| ()).await? {
+            ControlAnswer::Status(status) => Ok(status),
+            _ => anyhow::bail!("the mount's answer is not of the requested kind"),
+        }
+    })
 }

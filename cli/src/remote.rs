@@ -9,10 +9,7 @@ use crate::error::CliError;
 /// `url` is `https://host/path`, `git@host:path`, `ssh://git@host/path` or `host/path`, with or
 /// without a user and a final `.git`.
 pub(crate) fn repo_name(url: &str) -> Result<RepoName, CliError> {
-    let is_path = ["file://", "/", "./", "../", "~"]
-        .iter()
-        .any(|start| url.starts_with(start));
-    if is_path {
+    if is_path(url) || url.starts_with("file://") {
         let url = url.to_owned();
         return Err(CliError::LocalPath { url });
     }
@@ -34,6 +31,12 @@ pub(crate) fn repo_name(url: &str) -> Result<RepoName, CliError> {
             other => other.to_string(),
         },
     })
+}
+
+/// Returns whether a person can only mean a path with `text`.
+pub(crate) fn is_path(text: &str) -> bool {
+    let starts = ["/", "./", "../", "~"];
+    matches!(text, "." | "..") || starts.iter().any(|start| text.starts_with(start))
 }
 
 /// Returns the name of the directory that `git clone` would create for `repo`.

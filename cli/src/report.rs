@@ -108,6 +108,7 @@ fn cli_code(error: &CliError) -> u8 {
     match error {
         CliError::NoMount
         | CliError::CloneWithoutMount { .. }
+        | CliError::SilentMount { .. }
         | CliError::CantConnect { .. }
         | CliError::ForeignMount { .. }
         | CliError::NotAMount { .. }
@@ -116,6 +117,7 @@ fn cli_code(error: &CliError) -> u8 {
         CliError::SeveralMounts { .. }
         | CliError::BadUrl { .. }
         | CliError::LocalPath { .. }
+        | CliError::NoRepositoryAtPath { .. }
         | CliError::BadDaemonUrl { .. }
         | CliError::NoDaemon
         | CliError::WrongArguments { .. }
@@ -150,6 +152,7 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
              repository and /.git/cachewfs/objects into .git/objects/info/alternates here"
         }
         CliError::SeveralMounts { .. } => "choose one: --mount MOUNTPOINT",
+        CliError::SilentMount { .. } => SILENT_HINT,
         CliError::CantConnect { source, .. } => connect_hint(source),
         CliError::ForeignMount { .. } => "run this command as that user, without sudo",
         CliError::NotAMount { .. } => "`findmnt -t fuse.cachewfs` lists the mounts",
@@ -168,6 +171,9 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         CliError::LocalPath { .. } => {
             "for a repository on this machine, use `git clone`; or let a mount mirror it: \
              cachewfs mount --local DIR --upstream HOST=file:///PATH MOUNTPOINT"
+        }
+        CliError::NoRepositoryAtPath { .. } => {
+            "write the path of a repository: MOUNTPOINT/github.com/org/repo"
         }
         CliError::NoBranch { .. } => {
             "if it is new, run `cachewfs refresh` first: the mount may not show it yet"
@@ -261,6 +267,11 @@ fn connect_hint(error: &ConnectError) -> &'static str {
 const SOCKET_DIRECTORY_HINT: &str = "set XDG_RUNTIME_DIR to a directory of your own with mode \
     0700, such as /run/user/UID, or ask its owner or root to remove the directory: rm -r";
 
+/// The next step if a mount's process doesn't answer.
+const SILENT_HINT: &str = "if its process is stopped or frozen, let it go on (kill -CONT, \
+    systemctl thaw, docker unpause); otherwise end it (kill -9): another process goes on with the \
+    mount, or you mount it again. No data is lost";
+
 fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
     match error {
         ClientError::Failed(message) if message.contains("there is no repository") => (
@@ -283,14 +294,7 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
                  nothing answers then, look into the mount's log, and mount it again",
             ),
         ),
-        ClientError::Silent { .. } => (
-            NO_MOUNT,
-            Some(
-                "if that process is stopped or frozen, let it go on (kill -CONT, systemctl thaw, \
-                 docker unpause); otherwise end it (kill -9): another process goes on with the \
-                 mount, or you mount it again. No data is lost",
-            ),
-        ),
+        ClientError::Silent { .. } => (NO_MOUNT, Some(SILENT_HINT)),
         ClientError::BadReply(_) => (
             FAILED,
             Some("unmount it, and mount it again with this version of cachewfs"),

@@ -19,10 +19,17 @@ pub struct TableEntry {
     pub uid: Option<u32>,
     /// The device number of the filesystem. A mount and its bind mounts have the same.
     pub device: DeviceNumber,
-    /// Whether the entry shows the mount from its root on, not only a directory of it.
-    pub is_whole: bool,
+    /// The directory of the mount that the entry shows: `/`, or another for a bind mount of a part.
+    pub root: PathBuf,
     /// The URLs of the daemons, separated by spaces.
     pub source: String,
+}
+
+impl TableEntry {
+    /// Returns whether the entry shows the mount from its root on, not only a directory of it.
+    pub fn is_whole(&self) -> bool {
+        self.root == Path::new("/")
+    }
 }
 
 /// The device number of a mounted filesystem, such as `0:52`.
@@ -79,7 +86,7 @@ fn entry(line: &[u8]) -> Option<TableEntry> {
         mount_point: unescape(fields.get(4)?),
         uid: uid.and_then(|uid| std::str::from_utf8(uid).ok()?.parse().ok()),
         device: DeviceNumber(String::from_utf8(fields.get(2)?.to_vec()).ok()?),
-        is_whole: *fields.get(3)? == b"/",
+        root: unescape(fields.get(3)?),
         source: unescape(fields.get(dash + 2)?).display().to_string(),
     })
 }
@@ -116,19 +123,19 @@ mod tests {
             39 1 0:42 / /d rw - ext4 /dev/sda rw\n\
             40 1";
 
-        let entry = |point: &str, uid, device: &str, is_whole| TableEntry {
+        let entry = |point: &str, uid, device: &str, root: &str| TableEntry {
             mount_point: point.into(),
             uid,
             device: DeviceNumber(device.to_owned()),
-            is_whole,
+            root: root.into(),
             source: "http://h".to_owned(),
         };
         assert_eq!(
             parse(lines),
             [
-                entry("/a b", Some(7), "0:40", true),
-                entry("/c", None, "0:41", true),
-                entry("/bound", None, "0:41", false)
+                entry("/a b", Some(7), "0:40", "/"),
+                entry("/c", None, "0:41", "/"),
+                entry("/bound", None, "0:41", "/host/repo")
             ]
         );
     }

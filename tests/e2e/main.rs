@@ -38,5 +38,6 @@ mod replicas;
 mod restart;
 mod restore;
 mod right_bytes;
+mod several_mounts;
 mod silence;
 mod tokens;

@@ -1,10 +1,16 @@
 //! The directories of one test, and short ways to start an upstream, a daemon and mounts in them.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::{DaemonProcess, Dice, GitRepo, MountProcess, git};
+use crate::{DaemonProcess, Dice, GitRepo, MountProcess, binary, git};
+
+/// Unmounts the mounts of other tests in this mount namespace, and executes the command line.
+const LEAVE_OTHERS: &str = "awk -v own=\"$0/\" \
+    '$3 == \"fuse.cachewfs\" && index($2, own) != 1 { print $2 }' /proc/self/mounts | \
+    while read -r point; do umount --lazy \"$point\"; done; exec \"$@\"";
 
 /// A temporary directory for one test. Dropping it removes everything in it.
 #[derive(Debug)]
@@ -93,5 +99,24 @@ impl Site {
     /// Mounts with `options`, as for `mount -o`.
     pub fn mount_with_options(&self, url: &str, options: &str) -> MountProcess {
         MountProcess::start(&self.path().join("workstation"), url, options)
+    }
+    /// Returns a command that runs `cachewfs` in `directory`, where it sees the mounts of this test
+    /// and no others.
+    pub fn cli_with_own_mounts(&self, directory: &Path) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                LEAVE_OTHERS,
+            ])
+            .arg(self.path())
+            .arg(binary("cachewfs"))
+            .current_dir(directory)
+            .stdin(Stdio::null());
+        command
     }
 }

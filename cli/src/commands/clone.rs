@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result};
 use cachewfs_format::{GitHead, RepoName};
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
+use crate::chosen_repo::{ChosenRepo, NamedRepo};
 use crate::clone_files::BORROWING_SETTINGS;
 use crate::clone_staging::CloneStaging;
 use crate::error::CliError;
@@ -29,6 +30,7 @@ use crate::{clone_staging, git, output, remote};
 ///
 ///   cachewfs clone https://github.com/org/repo
 ///   cachewfs clone -b v2 git@github.com:org/repo.git project
+///   cachewfs clone /cachewfs/github.com/org/repo
 ///
 /// The clone has the whole history and all branches, but only the checked-out files take local disk
 /// space. You commit, fetch and push as in every clone of upstream. The clone works only while the
@@ -36,7 +38,8 @@ use crate::{clone_staging, git, output, remote};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// The repository, as https://github.com/org/repo or github.com/org/repo.
+    /// The repository, as https://github.com/org/repo or github.com/org/repo, or as a path in a
+    /// mount or in a clone.
     #[arg(value_name = "URL")]
     url: String,
 
@@ -71,16 +74,18 @@ struct CloneSource {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let repo = remote::repo_name(&args.url)?;
+    let named = NamedRepo::find(&args.url)?;
     let target = match &args.directory {
         Some(directory) => directory.clone(),
-        None => PathBuf::from(remote::directory_name(&repo)),
+        None => PathBuf::from(remote::directory_name(&named.name)),
     };
     let target = std::path::absolute(target)?;
     clone_staging::refuse_used_directory(&target)?;
+    let chosen = named.choose(&args.choice, Some(&target))?;
+    let repo = &chosen.name;
     block_on(async {
         tokio::select! {
-            outcome = clone(args, &repo, &target) => outcome,
+            outcome = clone(args, &named.url, &chosen, &target) => outcome,
             // Dropping `clone` kills git and removes the staging directory.
             _ = interrupted() => Err(CliError::Interrupted.into()),
         }
@@ -88,8 +93,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     output::line(&format!("Cloned {repo} into {}", target.display()))
 }
 
-async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
-    let source = resolve(args, repo).await?;
+async fn clone(args: &Args, url: &str, chosen: &ChosenRepo, target: &Path) -> Result<()> {
+    let source = resolve(url, chosen).await?;
     let parent = target.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(parent)?;
     let staging = CloneStaging::create(parent)?;
@@ -107,10 +112,10 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
     staging.rename(target)?;
     let directory = target.to_owned();
     let request = ControlRequest::RegisterClone {
-        repo: repo.clone(),
+        repo: chosen.name.clone(),
         directory,
     };
-    args.choice.ask(&request).await?;
+    chosen.mount.ask(&request).await?;
     // The clone stays even if its checkout failed: the history is complete, and the user can check
     // out single files.
     checked_out.map_err(|error| {
@@ -121,11 +126,10 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
     })
 }
 
-async fn resolve(args: &Args, repo: &RepoName) -> Result<CloneSource> {
-    let answer = args
-        .choice
-        .ask(&ControlRequest::Resolve { repo: repo.clone() })
-        .await?;
+async fn resolve(url: &str, chosen: &ChosenRepo) -> Result<CloneSource> {
+    let repo = &chosen.name;
+    let request = ControlRequest::Resolve { repo: repo.clone() };
+    let answer = chosen.mount.ask(&request).await?;
     let ControlAnswer::Resolved {
         upstream_url,
         objects_directory,
@@ -135,7 +139,7 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<CloneSource> {
     else {
         anyhow::bail!("the mount's answer is not of the requested kind");
     };
-    let upstream_url = remote::origin_url(&args.url, repo, upstream_url.as_deref());
+    let upstream_url = remote::origin_url(url, repo, upstream_url.as_deref());
     Ok(CloneSource {
         repo: repo.clone(),
         objects_directory,

@@ -5,7 +5,7 @@ use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::ControlRequest;
 use serde::Serialize;
 
-use crate::mounts::RepoChoice;
+use crate::chosen_repo::RepoChoice;
 use crate::output;
 use crate::speech::JsonChoice;
 
@@ -34,9 +34,10 @@ struct PinReport {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let repo = args.repo.name()?;
+    let chosen = args.repo.choose()?;
+    let repo = chosen.name.clone();
     let request = ControlRequest::Pin { repo: repo.clone() };
-    let fetched_bytes = args.repo.fetch(&request)?;
+    let fetched_bytes = chosen.fetch(&request)?;
     let line = format!("Pinned {repo}: {}", output::fetched(fetched_bytes));
     let report = PinReport {
         repo,

@@ -5,7 +5,7 @@ use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::{ControlRequest, SnapshotPart};
 use serde::Serialize;
 
-use crate::mounts::RepoChoice;
+use crate::chosen_repo::RepoChoice;
 use crate::output;
 use crate::speech::JsonChoice;
 
@@ -67,13 +67,14 @@ struct PrefetchReport {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let repo = args.repo.name()?;
+    let chosen = args.repo.choose()?;
+    let repo = chosen.name.clone();
     let part = args.part.part();
     let request = ControlRequest::Prefetch {
         repo: repo.clone(),
         part,
     };
-    let fetched_bytes = args.repo.fetch(&request)?;
+    let fetched_bytes = chosen.fetch(&request)?;
     let line = format!("Prefetched {repo}: {}", output::fetched(fetched_bytes));
     let report = PrefetchReport {
         repo,

@@ -5,7 +5,7 @@ use cachewfs_format::{RepoName, SnapshotId};
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use serde::Serialize;
 
-use crate::mounts::RepoChoice;
+use crate::chosen_repo::RepoChoice;
 use crate::speech::JsonChoice;
 
 /// Make the daemon fetch from upstream now, and switch the mount to the newest snapshot
@@ -38,10 +38,9 @@ struct RefreshReport {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let repo = args.repo.name()?;
-    let answer = args
-        .repo
-        .ask(&ControlRequest::Refresh { repo: repo.clone() })?;
+    let chosen = args.repo.choose()?;
+    let repo = chosen.name.clone();
+    let answer = chosen.ask(&ControlRequest::Refresh { repo: repo.clone() })?;
     let ControlAnswer::Resolved {
         snapshot,
         upstream_url,

@@ -20,6 +20,7 @@ use cachewfs_fuse::control::protocol::TrafficReport;
 use cachewfs_fuse::{Restore, RestoreError, RestoreOptions, RestorePlace};
 use serde::Serialize;
 
+use crate::chosen_repo::NamedRepo;
 use crate::clone_files::RESTORED_SETTINGS;
 use crate::clone_staging::refuse_used_directory;
 use crate::error::CliError;
@@ -109,7 +110,7 @@ struct RestoreReport {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let (daemons, url) = source(args)?;
-    let repo = remote::repo_name(&url)?;
+    let repo = NamedRepo::find(&url)?.name;
     let target = match &args.directory {
         Some(directory) => directory.clone(),
         None if args.bare => PathBuf::from(format!("{}.git", remote::directory_name(&repo))),

@@ -7,9 +7,10 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, RepoReport
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use crate::borrowing::{BorrowedObjects, borrowed_here};
+use crate::borrowing::{BorrowedObjects, borrowed_by};
 use crate::error::CliError;
-use crate::mounts::{MountChoice, block_on, is_mounted};
+use crate::mount_table::is_mounted;
+use crate::mounts::{MountChoice, block_on};
 use crate::output;
 
 /// Show the state of a mount: its cache, its traffic, and how much of each repository is cached
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Fails if the repository around the current directory borrows objects that aren't there. git then
 /// speaks only of missing objects, and nothing else tells the user why.
 fn check_objects_here() -> Result<()> {
-    match borrowed_here() {
+    match borrowed_by(None) {
         Some(BorrowedObjects::OfMounted(repository)) if !is_mounted(&repository)? => {
             let repository = repository.display().to_string();
             Err(CliError::CloneWithoutMount { repository }.into())

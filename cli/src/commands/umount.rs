@@ -11,7 +11,8 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use serde::Serialize;
 
 use crate::error::CliError;
-use crate::mounts::{MountChoice, block_on, check_not_bound, mount_points};
+use crate::mount_table::{check_not_bound, mount_points};
+use crate::mounts::{MountChoice, block_on};
 use crate::output;
 use crate::progress::Bar;
 use crate::speech::JsonChoice;

@@ -5,7 +5,7 @@ use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::ControlRequest;
 use serde::Serialize;
 
-use crate::mounts::RepoChoice;
+use crate::chosen_repo::RepoChoice;
 use crate::speech::JsonChoice;
 
 /// Let the cache evict a pinned repository again
@@ -31,9 +31,9 @@ struct UnpinReport {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let repo = args.repo.name()?;
-    args.repo
-        .ask(&ControlRequest::Unpin { repo: repo.clone() })?;
+    let chosen = args.repo.choose()?;
+    let repo = chosen.name.clone();
+    chosen.ask(&ControlRequest::Unpin { repo: repo.clone() })?;
     let line = format!("Unpinned {repo}");
     let is_pinned = false;
     args.json.print(&UnpinReport { repo, is_pinned }, &line)

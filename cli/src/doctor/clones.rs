@@ -8,7 +8,7 @@ use super::check::quoted;
 use super::{Check, Subject};
 use crate::borrowing::{BorrowedObjects, alternates, borrowed};
 use crate::git;
-use crate::mounts::absolute;
+use crate::mount_table::absolute;
 
 const NAME: &str = "clone";
 /// The settings that git writes when it makes a clone partial.

@@ -6,8 +6,9 @@ use anyhow::Result;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, StatusReport};
 use cachewfs_fuse::{MountOptions, is_dead, mount_table};
 
+use crate::mount_table::{absolute, mounts_with_owners};
 use crate::mounting::daemon_urls;
-use crate::mounts::{MountChoice, absolute, block_on, mounts_with_owners};
+use crate::mounts::{MountChoice, block_on};
 
 /// The argument of `doctor`.
 #[derive(Clone, Debug)]

@@ -166,6 +166,9 @@ pub struct StatusReport {
     pub mount_point: PathBuf,
     /// The URLs of the daemons, in the order in which the mount asks them.
     pub daemons: Vec<String>,
+    /// The hosts that the daemons mirror from, as far as the mount knows.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// The directory of cached chunks.
     pub cache_dir: PathBuf,
     /// Bytes of disk that the cache takes.

@@ -391,6 +391,7 @@ impl ControlConnection {
             pid: std::process::id(),
             mount_point: options.mount_point.clone(),
             daemons: options.daemons.clone(),
+            hosts: self.repositories.known_hosts(),
             cache_dir: options.cache_dir.clone(),
             cache_bytes: cache.used_bytes(),
             cache_max_bytes: cache.max_bytes(),

@@ -10,6 +10,11 @@ use super::{RepoError, Repositories};
 use crate::traffic::Purpose;
 
 impl Repositories {
+    /// Returns the hosts that the daemons mirror from, however old the list is, without a request.
+    pub(crate) fn known_hosts(&self) -> Vec<String> {
+        self.hosts.known().as_deref().cloned().unwrap_or_default()
+    }
+
     /// Returns the hosts for a listing. Waits for the daemons only if no list is known.
     pub(crate) async fn hosts(self: &Arc<Self>) -> Result<Arc<Vec<String>>, RepoError> {
         match self.hosts.known() {
