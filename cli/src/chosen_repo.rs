@@ -140,9 +140,7 @@ impl NamedRepo {
             (None, Some(point)) => point.clone(),
             (None, None) => choose_mount(&self.name, target)?,
         };
-        let mount = MountChoice {
-            mount: Some(mount_point),
-        };
+        let mount = MountChoice::of(mount_point);
         let name = self.name.clone();
         Ok(ChosenRepo { name, mount })
     }
@@ -328,42 +326,31 @@ impl ChosenRepo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{repo_json, status_of};
 
-    fn state(point: &str, rest: &str) -> MountState {
-        let traffic = r#"{"requests":0,"fetched_bytes":0,"demand_bytes":0,"demand_requests":0,
-            "retries":0}"#;
-        let report = format!(
-            r#"{{"version":"1","pid":7,"mount_point":"{point}","daemons":[],"cache_dir":"/c",
-            "cache_bytes":0,"cache_max_bytes":0,"traffic":{traffic},{rest}}}"#
-        );
-        let report = report.replace("TRAFFIC", traffic);
+    fn state(point: &str, hosts: &[&str], repos: &str) -> MountState {
+        let mut status = status_of(repos);
+        status.hosts = hosts.iter().map(|&host| host.to_owned()).collect();
         MountState {
             mount_point: point.into(),
-            status: Ok(serde_json::from_str(&report).unwrap()),
+            status: Ok(Box::new(status)),
         }
     }
 
     #[test]
     fn of_several_mounts_one_serves_the_repository_or_is_near() {
         let repo = |name: &str, snapshot: &str, clones: &str| {
-            format!(
-                r#"{{"repo":"{name}","snapshot":{snapshot},"is_pinned":false,"archive_bytes":0,
-                "parts":[],"catch_ups":0,"checked_at":null,"clones":[{clones}],"last_error":null,
-                "unhydrated":null,"traffic":TRAFFIC}}"#
-            )
+            let rest = format!(
+                r#""snapshot":{snapshot},"parts":[],"clones":[{clones}],"last_error":null"#
+            );
+            repo_json(name, &rest)
         };
         let with_clone = repo("two.example/org/repo", "null", r#""/work/near""#);
         let commit = format!(r#""{}""#, "0".repeat(40));
         let shown = repo("two.example/org/shown", &commit, "");
         let states = [
-            state(
-                "/a",
-                &format!(r#""hosts":["one.example","two.example"],"repos":[{shown}]"#),
-            ),
-            state(
-                "/b",
-                &format!(r#""hosts":["two.example"],"repos":[{with_clone}]"#),
-            ),
+            state("/a", &["one.example", "two.example"], &shown),
+            state("/b", &["two.example"], &with_clone),
             MountState {
                 mount_point: "/dead".into(),
                 status: Err(CliError::NoMount.into()),

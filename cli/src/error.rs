@@ -25,6 +25,12 @@ pub(crate) enum CliError {
     /// Several mounts are running, and the command line doesn't choose one.
     #[error("several mounts are running: {mounts}")]
     SeveralMounts { mounts: String },
+    /// Several mounts are running, and none answers.
+    #[error("no mount answers")]
+    NoMountAnswers,
+    /// The mount doesn't show the repository yet.
+    #[error("nobody has opened {repo} in the mount at {mount_point} yet")]
+    NotOpened { repo: String, mount_point: String },
     /// A mount took too long to tell its state.
     #[error("the mount at {mount_point} has not answered within {seconds} s")]
     SilentMount { mount_point: String, seconds: u64 },

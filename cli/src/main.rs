@@ -33,6 +33,8 @@ mod remote;
 mod report;
 mod restore_staging;
 mod speech;
+#[cfg(test)]
+mod testing;
 
 use std::process::ExitCode;
 

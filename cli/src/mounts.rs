@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, StatusReport};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, Progress, StatusReport};
 use cachewfs_fuse::control::{Client, ClientError, ConnectError};
 use cachewfs_fuse::{TableEntry, is_dead};
 
@@ -58,6 +58,12 @@ pub(crate) fn several_mounts(points: &[PathBuf]) -> CliError {
 }
 
 impl MountChoice {
+    /// Chooses the mount at `mount_point`.
+    pub(crate) fn of(mount_point: PathBuf) -> Self {
+        let mount = Some(mount_point);
+        Self { mount }
+    }
+
     /// Returns the chosen mount point: the argument, the mount around the current directory, the
     /// mount that the clone there borrows from, or the only mount that this user may use.
     pub(crate) fn mount_point(&self) -> Result<PathBuf> {
@@ -119,23 +125,32 @@ impl MountChoice {
     /// Sends one request, and shows a progress bar until the answer arrives. If this process ends
     /// first, the mount stops working on the request.
     pub(crate) async fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
-        let mut outcome = call(&mut self.connect().await?, request).await;
+        let bar = Bar::new();
+        let outcome = self.ask_with(request, |progress| bar.show(&progress)).await;
+        bar.finish();
+        outcome
+    }
+
+    /// Sends one request without a progress bar.
+    pub(crate) async fn ask_quietly(&self, request: &ControlRequest) -> Result<ControlAnswer> {
+        self.ask_with(request, |_| ()).await
+    }
+
+    async fn ask_with(
+        &self,
+        request: &ControlRequest,
+        mut on_progress: impl FnMut(Progress),
+    ) -> Result<ControlAnswer> {
+        let mut client = self.connect().await?;
+        let mut outcome = client.call(request, &mut on_progress).await;
         // The mount's process was killed. Another one may go on, and each request may be repeated.
         if matches!(outcome, Err(ClientError::Lost(_)))
             && let Ok(mut client) = self.connect().await
         {
-            outcome = call(&mut client, request).await;
+            outcome = client.call(request, &mut on_progress).await;
         }
         Ok(outcome?)
     }
-}
-
-/// Sends a request, and shows its progress until the answer arrives.
-async fn call(client: &mut Client, request: &ControlRequest) -> Result<ControlAnswer, ClientError> {
-    let bar = Bar::new();
-    let outcome = client.call(request, |progress| bar.show(&progress)).await;
-    bar.finish();
-    outcome
 }
 
 /// Connects to the mount at `mount_point`.
@@ -198,11 +213,9 @@ pub(crate) fn ask_for_states(points: &[PathBuf], patience: Duration) -> Vec<Moun
 }
 
 fn ask_for_state(mount_point: PathBuf) -> Result<Box<StatusReport>> {
-    let mount = Some(mount_point);
-    let choice = MountChoice { mount };
+    let choice = MountChoice::of(mount_point);
     block_on(async {
-        let mut client = choice.connect().await?;
-        match client.call(&ControlRequest::Status, |_| ()).await? {
+        match choice.ask_quietly(&ControlRequest::Status).await? {
             ControlAnswer::Status(status) => Ok(status),
             _ => anyhow::bail!("the mount's answer is not of the requested kind"),
         }

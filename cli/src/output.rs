@@ -4,8 +4,9 @@
 //! control characters in it. So the whole program prints through this file, which replaces control
 //! characters and cuts text that is too long.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Result;
 use cachewfs_format::{is_printable, printable};
@@ -20,10 +21,31 @@ use crate::speech::Speech;
 const MAX_LINE_LEN: usize = 10_000;
 /// At most this many characters in a cell of a table, or in the text of a progress bar.
 const MAX_CELL_LEN: usize = 300;
+/// The width and height of a terminal that doesn't tell them, such as a serial line.
+const USUAL_SIZE: (usize, usize) = (80, 24);
 
 /// Prints one line of the command's result to standard output.
 pub(crate) fn line(text: &str) -> Result<()> {
-    write(format!("{}\n", printable(text, MAX_LINE_LEN)).as_bytes())
+    write(format!("{}\n", printable_line(text)).as_bytes())
+}
+
+/// Returns `text` as [`line`] prints it.
+pub(crate) fn printable_line(text: &str) -> Cow<'_, str> {
+    printable(text, MAX_LINE_LEN)
+}
+
+/// Returns the width and the height of the terminal that standard output is, or `None` if it is
+/// none.
+pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+    let output = io::stdout();
+    if !output.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(output).ok();
+    let size = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    Some(size.map_or(USUAL_SIZE, |size| {
+        (usize::from(size.ws_col), usize::from(size.ws_row))
+    }))
 }
 
 /// Prints bytes unchanged. Callers pass only bytes that this program made itself.

@@ -107,6 +107,7 @@ fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
 fn cli_code(error: &CliError) -> u8 {
     match error {
         CliError::NoMount
+        | CliError::NoMountAnswers
         | CliError::CloneWithoutMount { .. }
         | CliError::SilentMount { .. }
         | CliError::CantConnect { .. }
@@ -125,6 +126,7 @@ fn cli_code(error: &CliError) -> u8 {
         CliError::CopyWithoutObjects
         | CliError::Incomplete { .. }
         | CliError::NoBranch { .. }
+        | CliError::NotOpened { .. }
         | CliError::AlreadyMounted { .. }
         | CliError::NotEmpty { .. }
         | CliError::RestoredTwice { .. }
@@ -203,7 +205,11 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
             "`git ls-files` lists the files; check out single ones with: \
              git restore --source=HEAD -- FILE"
         }
-        CliError::ProgramFailed { .. }
+        CliError::NotOpened { .. } => {
+            "list its files, or fetch what a checkout needs: cachewfs prefetch URL"
+        }
+        CliError::NoMountAnswers
+        | CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
         | CliError::Unwell { .. }
         | CliError::Interrupted

@@ -177,7 +177,9 @@ fn text_from_a_daemon_cannot_control_the_terminal() {
         "{error}{table}"
     );
     let status: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let last_error = status["repos"][0]["last_error"].as_str().unwrap();
+    let last_error = status["mounts"][0]["repos"][0]["last_error"]
+        .as_str()
+        .unwrap();
     assert!(
         last_error.contains("\u{9b}2J\u{202e}live"),
         "{last_error:?}"

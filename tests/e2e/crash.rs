@@ -46,7 +46,8 @@ impl Background {
     /// Returns the status of the mount, or `None` if no process answers.
     fn status(&self) -> Option<serde_json::Value> {
         let output = run(&["status", "--json", "--mount", &self.0.display().to_string()]);
-        serde_json::from_slice(&output.stdout).ok()
+        let mut shown: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(shown["mounts"][0].take())
     }
 
     /// Returns the process that serves the mount, or `None` if none answers.

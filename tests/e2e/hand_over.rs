@@ -221,7 +221,7 @@ fn only_the_user_who_mounted_replaces_the_process() {
     let pid = || {
         let (_, status) = user.run(&["status", "--json"], &point);
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        status["pid"].as_u64().unwrap()
+        status["mounts"][0]["pid"].as_u64().unwrap()
     };
     let replace = ["mount", "--replace", &text];
     let mount = ["mount", "-o", &options, &daemon.url(), &text];

@@ -34,7 +34,7 @@ impl BackgroundMount {
         let point = self.0.display().to_string();
         let status = run(&["status", "--json", "--mount", &point]);
         let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-        Path::new("/proc").join(status["pid"].to_string())
+        Path::new("/proc").join(status["mounts"][0]["pid"].to_string())
     }
 
     fn signal(&self, signal: Signal) {
@@ -99,7 +99,7 @@ fn the_helper_returns_when_the_mount_works_and_serves_in_the_background() {
     assert!(mounted.status.success(), "{}", stderr_of(&mounted));
     let status = run(&["status", "--json", "--mount", &point]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    assert_eq!(status["mount_point"], point);
+    assert_eq!(status["mounts"][0]["mount_point"], point);
     let prefetched = run(&["prefetch", "local/project", "--mount", &point]);
     assert!(prefetched.status.success(), "{}", stderr_of(&prefetched));
     assert_eq!(
@@ -111,7 +111,7 @@ fn the_helper_returns_when_the_mount_works_and_serves_in_the_background() {
 
     assert!(unmounted.status.success(), "{}", stderr_of(&unmounted));
     assert!(!mount.is_mounted());
-    let process = Path::new("/proc").join(status["pid"].to_string());
+    let process = Path::new("/proc").join(status["mounts"][0]["pid"].to_string());
     wait_until("the process in the background has ended", || {
         !process.exists()
     });

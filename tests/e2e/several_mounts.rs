@@ -1,8 +1,12 @@
-//! Several mounts at once: which one a command uses, and repositories that are named by a path.
+//! Several mounts at once: which one a command uses, and repositories that are named by a path. The
+//! text of `cachewfs status` on a terminal and in a pipe.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
-use cachewfs_tests::{DaemonProcess, MountProcess, Site, can_mount, git, said, wait_until};
+use cachewfs_tests::{DaemonProcess, MountProcess, Site, binary, can_mount, git, said, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Two mounts: both serve the host `local`, and only the second one serves `other`.
 struct TwoMounts {
@@ -144,4 +148,150 @@ fn a_repository_may_be_named_by_a_path() {
     }
     let (code, text) = mounts.run(&work, &["pin", &in_mount("other/absent/src")]);
     assert_eq!(code, Some(4), "{text}");
+}
+
+#[test]
+fn status_shows_all_mounts_and_no_mount_stops_another() {
+    if !can_mount() {
+        return;
+    }
+    let mounts = TwoMounts::start();
+    let (first, second) = (&mounts.first, &mounts.second);
+    git(first.repo("local/project"), &["log", "-1"]);
+    let work = mounts.site.path().join("work");
+    let json = || {
+        let mut command = mounts.site.cli_with_own_mounts(&work);
+        let output = command.args(["status", "--json"]).output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |mount: &MountProcess| {
+            let mut shown = json["mounts"].as_array().unwrap().iter();
+            let point = mount.point.display().to_string();
+            shown
+                .find(|shown| shown["mount_point"] == point)
+                .unwrap()
+                .clone()
+        };
+        (of(first), of(second))
+    };
+    let process = Pid::from_raw(i32::try_from(second.pid()).unwrap()).unwrap();
+
+    let (of_first, of_second) = json();
+    let (code, text) = mounts.run(&work, &["status"]);
+    kill_process(process, Signal::STOP).unwrap();
+    let ((_, silent), (silent_code, silent_text)) = std::thread::scope(|scope| {
+        let text = scope.spawn(|| mounts.run(&work, &["status"]));
+        (json(), text.join().unwrap())
+    });
+    // Its end leaves a dead mount, which the harness unmounts.
+    kill_process(process, Signal::KILL).unwrap();
+    let (still_running, dead) = json();
+    let (dead_code, dead_text) = mounts.run(&work, &["status"]);
+
+    for (shown, mount) in [(&of_first, first), (&of_second, second)] {
+        assert_eq!(shown["state"], "running");
+        assert_eq!(shown["pid"], mount.pid());
+        let line = format!("{} from http://", mount.point.display());
+        assert!(text.contains(&line), "{text}");
+    }
+    assert_eq!(of_first["repos"][0]["repo"], "local/project");
+    assert_eq!(silent["state"], "silent", "{silent}");
+    assert!(
+        silent["next_step"].as_str().unwrap().contains("kill -CONT"),
+        "{silent}"
+    );
+    assert_eq!(still_running["state"], "running");
+    assert_eq!(dead["state"], "dead", "{dead}");
+    assert_eq!(
+        [code, silent_code, dead_code],
+        [Some(0); 3],
+        "{silent_text}{dead_text}"
+    );
+    let line = format!("{} is silent: ", second.point.display());
+    assert!(silent_text.contains(&line), "{silent_text}");
+    let line = format!("{} is dead: ", second.point.display());
+    assert!(dead_text.contains(&line), "{dead_text}");
+    assert!(
+        dead_text.contains("and mount it again: no data is lost"),
+        "{dead_text}"
+    );
+    assert!(dead_text.contains("local/project"), "{dead_text}");
+}
+
+#[test]
+fn status_fits_its_terminal_and_a_pipe_gets_whole_lines() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.repo_of_files("project", (3, 1000));
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    git(mount.repo("local/project"), &["log", "-1"]);
+    drop(daemon);
+    wait_until("the mount is offline", || {
+        mount.status()["outage"].is_object()
+    });
+    let on_terminal = |arguments: &str| {
+        let program = binary("cachewfs").display().to_string();
+        let point = mount.point.display();
+        let command = format!("stty cols 70 rows 30; {program} status {arguments} --mount {point}");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--command", &command, "/dev/null"]);
+        script.stdin(Stdio::null());
+        script
+    };
+
+    let output = on_terminal("").output().unwrap();
+    let detail = on_terminal("local/project").output().unwrap();
+    let piped = mount.cli(&["status"]);
+
+    let lines = |output: &Output| {
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        // The progress bar on standard error was on the terminal before.
+        let (_, text) = text.rsplit_once("\x1b[2K").unwrap_or(("", &text));
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for lines in [lines(&output), lines(&detail)] {
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 70),
+            "{lines:#?}"
+        );
+        assert!(
+            lines.iter().any(|line| line.contains("local/project")),
+            "{lines:#?}"
+        );
+    }
+    let detail = lines(&detail);
+    let bars = detail.iter().filter_map(|line| {
+        let bar = line.split_whitespace().find(|word| word.len() == 20)?;
+        let is_bar = bar.chars().all(|character| matches!(character, '#' | '.'));
+        is_bar.then(|| (line.split_whitespace().next().unwrap(), bar))
+    });
+    let bars: Vec<_> = bars.collect();
+    assert!(bars.contains(&("refs", "####################")), "{bars:?}");
+    // Nothing is hydrated, and nobody has read the files.
+    assert!(bars.iter().any(|(_, bar)| bar.ends_with('.')), "{bars:?}");
+    let offline = piped
+        .lines()
+        .find(|line| line.starts_with("offline since 20"));
+    assert!(offline.unwrap().len() > 70, "{piped}");
+    assert!(!piped.contains('\x1b'), "{piped:?}");
+
+    // Drawn again in its place, with rates, until Ctrl-C, which leaves nothing to restore.
+    let mut watching = on_terminal("--watch")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut seen = String::new();
+    let mut stdout = BufReader::new(watching.stdout.take().unwrap());
+    while seen.matches("\x1b[H").count() < 3 {
+        let mut line = Vec::new();
+        assert!(stdout.read_until(b'\n', &mut line).unwrap() > 0, "{seen}");
+        seen.push_str(&String::from_utf8(line).unwrap());
+    }
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    assert!(seen.contains("0 B/s, 0.0 requests/s\x1b[K"), "{seen:?}");
+    let modes = ["\x1b[?1049", "\x1b[?25", "\x1b[2J"];
+    assert!(!modes.iter().any(|mode| seen.contains(mode)), "{seen:?}");
 }

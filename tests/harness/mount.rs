@@ -145,7 +145,7 @@ impl MountProcess {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Returns the output of `cachewfs status --json`.
+    /// Returns what `cachewfs status --json` prints of this mount.
     pub fn status(&self) -> Value {
         self.try_status()
             .unwrap_or_else(|| panic!("the mount has no status; its log: {}", self.log()))
@@ -157,7 +157,7 @@ impl MountProcess {
         output
             .status
             .success()
-            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+            .then(|| serde_json::from_slice::<Value>(&output.stdout).unwrap()["mounts"][0].take())
     }
 
     /// Returns a counter of the mount's traffic, for example `fetched_bytes`.

@@ -17,6 +17,8 @@ pub(crate) enum RepoError {
         name: String,
         /// The daemon's explanation.
         message: String,
+        /// Whether upstream may have it, and doesn't show it to the daemon.
+        is_denied: bool,
     },
     /// The daemon is still preparing the first snapshot.
     #[error("repository {name} is not ready yet: {message}")]
@@ -58,6 +60,7 @@ impl RepoError {
                     return Self::NotFound {
                         name,
                         message: message.clone(),
+                        is_denied: *code == code::UPSTREAM_DENIED,
                     };
                 }
                 FetchError::NotYet { message, .. } => {

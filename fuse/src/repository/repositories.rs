@@ -125,11 +125,23 @@ impl Repositories {
         self.slots.all_loaded()
     }
 
-    /// Returns the names whose last lookup failed recently, each with the error. The beginning of a
-    /// known name is none of them: it is a directory, and nothing about it failed.
+    /// Returns the repositories whose last lookup failed recently, each with the error.
     pub(super) fn failed(&self) -> Vec<(RepoName, String)> {
         let failed = self.slots.failed().into_iter();
-        let failed = failed.filter(|(name, _)| !self.has_names_below(name.as_str()));
+        let failed = failed.filter(|(name, error)| {
+            let is_repository = match error {
+                // A program or a person walked through, and nothing is there.
+                RepoError::NotFound {
+                    is_denied: false, ..
+                } => false,
+                // The name may be an organisation. The outage itself is reported for the mount.
+                RepoError::NotFound { .. } => !names::is_first(name),
+                error if error.is_outage() => !names::is_first(name),
+                _ => true,
+            };
+            // The beginning of a known name is a directory, and nothing about it failed.
+            is_repository && !self.has_names_below(name.as_str())
+        });
         failed.map(|(name, error)| (name, chain(&error))).collect()
     }
 
@@ -307,5 +319,6 @@ fn never_a_repository(name: &RepoName) -> RepoError {
     RepoError::NotFound {
         name: name.to_string(),
         message: "no repository of this host can have this name".to_owned(),
+        is_denied: false,
     }
 }

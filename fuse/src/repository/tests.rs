@@ -319,3 +319,40 @@ async fn a_process_that_takes_over_asks_for_nothing_that_the_old_one_knew() {
     assert!(matches!(unknown, Err(RepoError::Offline { .. })));
     assert!(new.source.take_asked().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_leaves_out_names_that_were_only_walked_through() {
+    let bench = sample();
+    let reported = || {
+        let reports = bench.repositories.report().into_iter();
+        let reports = reports.map(|report| (report.repo.to_string(), report.last_error.is_some()));
+        reports.collect::<Vec<_>>()
+    };
+    // The daemon has no repository of these names.
+    bench.source.set_daemon(DaemonState::Gone);
+    for name in ["host/walked", "host/org/absent"] {
+        find(&bench, name).await.ok();
+    }
+    assert_eq!(reported(), []);
+    // Upstream may have a repository, and shows it to others only.
+    bench.source.set_daemon(DaemonState::Denied);
+    find(&bench, "host/denied/repo").await.unwrap_err();
+    find(&bench, "host/denied").await.ok();
+    assert_eq!(reported(), [("host/denied/repo".to_owned(), true)]);
+    bench.wait_long();
+
+    // An organisation and a repository, while no daemon answers.
+    bench.source.set_daemon(DaemonState::Away);
+    for name in ["host/away", "host/away/repo"] {
+        let name = RepoName::parse(name).unwrap();
+        bench.repositories.resolve(&name).await.unwrap_err();
+    }
+    assert_eq!(reported(), [("host/away/repo".to_owned(), true)]);
+
+    // The daemon can't fetch a repository.
+    bench.source.set_daemon(DaemonState::Failing);
+    let name = RepoName::parse("host/broken").unwrap();
+    bench.repositories.resolve(&name).await.unwrap_err();
+    let expected = ["host/away/repo", "host/broken"].map(|name| (name.to_owned(), true));
+    assert_eq!(reported(), expected);
+}

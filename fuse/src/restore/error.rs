@@ -102,7 +102,7 @@ impl RestoreError {
             return Self::Unauthenticated { message };
         }
         match RepoError::from_load(&name, error) {
-            RepoError::NotFound { name, message } => Self::NoRepository { name, message },
+            RepoError::NotFound { name, message, .. } => Self::NoRepository { name, message },
             RepoError::Load { source, .. } => match source {
                 LoadError::Read(error) => Self::of_read(&name, error),
                 source => Self::Fetch {

@@ -49,6 +49,8 @@ pub(crate) enum DaemonState {
     Failing,
     /// Upstream has no such repository.
     Gone,
+    /// Upstream shows the repository to others only.
+    Denied,
 }
 
 /// A source with one current archive.
@@ -134,6 +136,10 @@ impl ScriptedSource {
             DaemonState::Away => Err(FetchError::TimedOut { seconds: 0 }),
             DaemonState::Silent => std::future::pending().await,
             DaemonState::Failing => Err(FetchError::Failed { code, message }),
+            DaemonState::Denied => Err(FetchError::Refused {
+                code: cachewfs_format::api::code::UPSTREAM_DENIED.to_owned(),
+                message,
+            }),
             DaemonState::Gone => Err(FetchError::Refused {
                 code: cachewfs_format::api::code::UPSTREAM_NOT_FOUND.to_owned(),
                 message,
