@@ -88,6 +88,26 @@ pub(crate) enum CliError {
     /// The restored clone is complete, but git can't fetch what is newer at upstream.
     #[error("{directory} has the whole snapshot, but git can't fetch what is newer: {details}")]
     NotUpToDate { directory: String, details: String },
+    /// A restore would overwrite files that a person changed.
+    #[error("{directory} has changes that the restore would overwrite: {paths}")]
+    ChangesInTheWay { directory: String, paths: String },
+    /// A restore would lose commits that a person made.
+    #[error("{directory} has commits on {branch} that upstream doesn't have")]
+    OwnCommits { directory: String, branch: String },
+    /// A person switched to another branch than the one that a restore updates.
+    #[error("{directory} is on {found}, and the snapshot is on {expected}")]
+    OtherBranch {
+        directory: String,
+        found: String,
+        expected: String,
+    },
+    /// The directory has a restored clone of another repository, or of the other kind.
+    #[error("{directory} is a restored {found}, not a {wanted}")]
+    OtherRestore {
+        directory: String,
+        found: String,
+        wanted: String,
+    },
     /// The directory to clone into has files already.
     #[error("{directory} exists and is not empty")]
     NotEmpty { directory: String },

@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::error::CliError;
@@ -58,44 +59,91 @@ pub(crate) async fn run(
     subcommand: &str,
     arguments: &[&str],
 ) -> Result<()> {
-    let mut command = Command::new("git");
-    for name in FOREIGN_VARIABLES {
-        command.env_remove(name);
-    }
-    let child = command
-        // git's file system monitor would keep watching the staging directory, which is renamed.
-        .args(["-c", "core.fsmonitor=false"])
-        .args(config.iter().flat_map(|setting| ["-c", *setting]))
-        .arg(subcommand)
-        .args(arguments)
-        .current_dir(directory)
-        // `clone` writes `packed-refs` and `HEAD` itself, which a reftable repository doesn't read.
-        // git before 2.44 ignores this variable, but has no other format either.
-        .env("GIT_DEFAULT_REF_FORMAT", "files")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .context("can't run git: is it installed?")?;
-    let leader = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-    let mut group = ProcessGroup(leader);
-    let output = child.wait_with_output().await?;
-    // git has been waited for: its process id may now belong to another group.
-    group.0 = None;
-    if output.status.success() {
-        return Ok(());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stderr = stderr.trim();
-    let details = if stderr.is_empty() {
-        String::new()
-    } else {
-        format!(": {stderr}")
+    let call = Call {
+        config,
+        ..Call::new(directory, subcommand, arguments)
     };
-    let program = format!("git {subcommand}");
-    Err(CliError::ProgramFailed { program, details }.into())
+    call.output().await.map(drop)
+}
+
+/// A call of git with an input, an output, or an index of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) directory: &'a Path,
+    /// Each item stands after a `-c`.
+    pub(crate) config: &'a [&'a str],
+    pub(crate) subcommand: &'a str,
+    pub(crate) arguments: &'a [&'a str],
+    /// The index. If `None`, it is that of the repository.
+    pub(crate) index: Option<&'a Path>,
+    pub(crate) input: &'a [u8],
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(directory: &'a Path, subcommand: &'a str, arguments: &'a [&'a str]) -> Self {
+        Self {
+            directory,
+            config: &[],
+            subcommand,
+            arguments,
+            index: None,
+            input: b"",
+        }
+    }
+
+    /// Runs git, as [`run`] does. Returns what it prints.
+    pub(crate) async fn output(self) -> Result<Vec<u8>> {
+        let mut command = Command::new("git");
+        for name in FOREIGN_VARIABLES {
+            command.env_remove(name);
+        }
+        if let Some(index) = self.index {
+            command.env("GIT_INDEX_FILE", index);
+        }
+        let mut child = command
+            // git's file system monitor would keep watching the staging directory, which is
+            // renamed.
+            .args(["-c", "core.fsmonitor=false"])
+            .args(self.config.iter().flat_map(|setting| ["-c", *setting]))
+            .arg(self.subcommand)
+            .args(self.arguments)
+            .current_dir(self.directory)
+            // `clone` writes `packed-refs` and `HEAD` itself, which a reftable repository doesn't
+            // read. git before 2.44 ignores this variable, but has no other format either.
+            .env("GIT_DEFAULT_REF_FORMAT", "files")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .context("can't run git: is it installed?")?;
+        let leader = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let mut group = ProcessGroup(leader);
+        let stdin = child.stdin.take();
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // git may end before it has read all. Its exit code says what that means.
+                stdin.write_all(self.input).await.ok();
+            }
+        };
+        let (output, ()) = tokio::join!(child.wait_with_output(), write);
+        let output = output?;
+        // git has been waited for: its process id may now belong to another group.
+        group.0 = None;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let stderr = stderr.trim();
+        let details = if stderr.is_empty() {
+            String::new()
+        } else {
+            format!(": {stderr}")
+        };
+        let program = format!("git {}", self.subcommand);
+        Err(CliError::ProgramFailed { program, details }.into())
+    }
 }
 
 /// Runs a git command that only asks. Returns what it prints, or `None` if it fails.

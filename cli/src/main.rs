@@ -31,7 +31,9 @@ mod output;
 mod progress;
 mod remote;
 mod report;
+mod restore_job;
 mod restore_staging;
+mod restored;
 mod speech;
 #[cfg(test)]
 mod testing;

@@ -129,6 +129,10 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::NotOpened { .. }
         | CliError::AlreadyMounted { .. }
         | CliError::NotEmpty { .. }
+        | CliError::ChangesInTheWay { .. }
+        | CliError::OwnCommits { .. }
+        | CliError::OtherBranch { .. }
+        | CliError::OtherRestore { .. }
         | CliError::RestoredTwice { .. }
         | CliError::RestoreInterrupted { .. }
         | CliError::NotUpToDate { .. }
@@ -197,7 +201,16 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         CliError::NotUpToDate { .. } => {
             "run `git fetch` there yourself; with --no-fetch, restore leaves it out"
         }
-        CliError::NotEmpty { .. } => "choose another directory",
+        CliError::NotEmpty { .. } | CliError::OtherRestore { .. } => "choose another directory",
+        CliError::ChangesInTheWay { .. } => {
+            "commit them on a branch, or put them away with `git stash -u`; with --force, restore \
+             overwrites them"
+        }
+        CliError::OwnCommits { .. } => {
+            "use `git fetch` and `git rebase`; with --force, restore moves the branch, and only \
+             `git reflog` still names the commits"
+        }
+        CliError::OtherBranch { .. } => "switch to it first; with --force, restore does",
         CliError::BadOption { .. } => "`cachewfs mount --help` lists the options",
         CliError::Log { .. } => "name a file in a directory that exists: -o log=FILE",
         CliError::WrongArguments { .. } => "`cachewfs mount --help` shows the arguments",

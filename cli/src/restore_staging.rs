@@ -1,10 +1,13 @@
-//! The directory beside the target in which a restore is made, and from which it resumes.
+//! The directory in which a restore is made, and from which it resumes.
+//!
+//! It is beside a new clone, and in the git directory of a clone that is updated.
 //!
 //! ```text
 //! .<target's name>.cachewfs-restore/      locked while a restore works
 //!   repository        what is restored here: the repository and the kind of archive
 //!   cache/            the chunks that arrived, each with a checksum
-//!   tree/             the repository, made anew by each process, and renamed to the target
+//!   tree/             the repository, made anew by each process, and renamed to the target; or
+//!                     the objects that a clone lacks
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -25,13 +28,18 @@ pub(crate) struct RestoreStaging {
 }
 
 impl RestoreStaging {
-    /// Opens the directory that an earlier process left for this target, or creates it.
-    ///
-    /// `what` describes the restore. The cache of a restore of something else is removed.
-    pub(crate) fn open(target: &Path, what: &str) -> Result<Self> {
+    /// Returns the place of the staging directory of a new clone.
+    pub(crate) fn beside(target: &Path) -> PathBuf {
         let parent = target.parent().unwrap_or(Path::new("/"));
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let path = parent.join(format!(".{name}.cachewfs-restore"));
+        parent.join(format!(".{name}.cachewfs-restore"))
+    }
+
+    /// Opens the directory `path` that an earlier process left for this target, or creates it.
+    ///
+    /// `what` describes the restore. The cache of a restore of something else is removed.
+    pub(crate) fn open(path: PathBuf, target: &Path, what: &str) -> Result<Self> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
         let cant_create = || format!("can't create {}", path.display());
         fs::create_dir_all(parent).with_context(cant_create)?;
         // The cache refuses a directory that others may write to.
@@ -98,7 +106,7 @@ impl RestoreStaging {
         !entries.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     }
 
-    /// Removes everything. Nothing can be resumed.
+    /// Removes everything, because it is in place or of no use. Nothing can be resumed.
     pub(crate) fn discard(self) {
         remove(&self.path).ok();
     }

@@ -37,6 +37,7 @@ mod publish;
 mod replicas;
 mod restart;
 mod restore;
+mod restore_again;
 mod right_bytes;
 mod several_mounts;
 mod silence;

@@ -13,7 +13,7 @@ use cachewfs_tests::{
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Starts `cachewfs restore` of `local/project`, without the fetch from upstream.
-fn start(daemon: &str, target: &Path, options: &[&str]) -> Child {
+pub(crate) fn start(daemon: &str, target: &Path, options: &[&str]) -> Child {
     Command::new(binary("cachewfs"))
         .args(["restore", "--no-fetch", "--daemon", daemon])
         .args(options)
@@ -26,16 +26,16 @@ fn start(daemon: &str, target: &Path, options: &[&str]) -> Child {
         .unwrap()
 }
 
-fn restore(daemon: &str, target: &Path, options: &[&str]) -> Output {
+pub(crate) fn restore(daemon: &str, target: &Path, options: &[&str]) -> Output {
     start(daemon, target, options).wait_with_output().unwrap()
 }
 
-fn assert_success(output: &Output) {
+pub(crate) fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}", said(output));
 }
 
 /// Returns the length of the published checkout archive, once there is one.
-fn archive_len(daemon: &DaemonProcess) -> u64 {
+pub(crate) fn archive_len(daemon: &DaemonProcess) -> u64 {
     let stable = ("GET", "/git/local/project/snapshot.tar.zst");
     let mut len = None;
     wait_until("a snapshot is published", || {
@@ -50,7 +50,7 @@ fn archive_len(daemon: &DaemonProcess) -> u64 {
 }
 
 /// Returns the staging directory of a restore to `target`.
-fn staging(target: &Path) -> PathBuf {
+pub(crate) fn staging(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap().to_string_lossy();
     target.with_file_name(format!(".{name}.cachewfs-restore"))
 }
@@ -92,7 +92,7 @@ fn allocated(cache: &Path) -> u64 {
         .sum()
 }
 
-fn relative(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+pub(crate) fn relative(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let strip = |path: &Path| path.strip_prefix(directory).unwrap().to_owned();
     let files = files(directory).into_iter();
     files.map(|(path, file)| (strip(&path), file)).collect()
@@ -140,7 +140,7 @@ fn a_restored_clone_is_that_of_git() {
     git(&clone, &["commit", "-q", "-a", "-m", "Remove a file"]);
     git(&clone, &["push", "-q", "origin", "work"]);
     git(&clone, &["gc", "-q"]);
-    let again = restore("http://127.0.0.1:1", &clone, &[]);
+    let again = restore("http://127.0.0.1:1", &plain, &[]);
     assert!(said(&again).contains("not empty"), "{}", said(&again));
 }
 

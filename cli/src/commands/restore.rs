@@ -1,35 +1,24 @@
 //! `cachewfs restore`: a complete clone on local disk, made from a published snapshot.
-//!
-//! 1. The daemon names the newest snapshot.
-//! 2. `git init` makes a repository in a staging directory beside the target. HEAD, refs and
-//!    configuration are written into it.
-//! 3. The objects, the index and the work tree are fetched and written.
-//! 4. git fetches what is newer at upstream.
-//! 5. The repository is renamed to the target.
-//!
-//! If the command ends before, the staging directory keeps what was fetched, and the next one goes
-//! on from there.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use cachewfs_format::api::EnsureRefsRequest;
 use cachewfs_format::{ObjectId, RepoName, is_ref_name};
 use cachewfs_fuse::control::protocol::TrafficReport;
-use cachewfs_fuse::{Restore, RestoreError, RestoreOptions, RestorePlace};
+use cachewfs_fuse::{RestoreError, RestoreOptions};
 use serde::Serialize;
 
 use crate::chosen_repo::NamedRepo;
-use crate::clone_files::RESTORED_SETTINGS;
 use crate::clone_staging::refuse_used_directory;
 use crate::error::CliError;
 use crate::interrupt::interrupted;
 use crate::mounting::daemon_urls;
-use crate::new_clone::{HeadState, NewClone, branch_of};
-use crate::progress::Bar;
+use crate::restore_job::{RestoreJob, Restored};
 use crate::restore_staging::RestoreStaging;
-use crate::{git, output, remote};
+use crate::restored::RestoreRecord;
+use crate::{output, remote};
 
 /// Make a complete clone on local disk from a published snapshot, without a mount
 ///
@@ -46,6 +35,9 @@ use crate::{git, output, remote};
 ///
 /// If the command is interrupted or fails, nothing is at DIR. Run it again: it goes on where it
 /// stopped, and fetches nothing twice.
+///
+/// If DIR is a clone that an earlier restore made, it is brought to the newest state. Only the
+/// change is fetched. The command fails if it would overwrite changes or lose commits of yours.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -86,6 +78,11 @@ pub(crate) struct Args {
     #[arg(long = "ref", value_name = "NAME[=ID]", value_parser = parse_ref)]
     refs: Vec<(String, String)>,
 
+    /// Overwrite changed and untracked files in a clone that an earlier restore made, and leave
+    /// commits that upstream doesn't have.
+    #[arg(long)]
+    force: bool,
+
     /// Don't run `git fetch` at the end: the clone is as old as the snapshot.
     #[arg(long)]
     no_fetch: bool,
@@ -103,6 +100,8 @@ struct RestoreReport {
     /// The id of the snapshot.
     snapshot: String,
     is_bare: bool,
+    /// Whether the directory had an older restore.
+    is_update: bool,
     seconds: f64,
     traffic: TrafficReport,
 }
@@ -117,11 +116,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => PathBuf::from(remote::directory_name(&repo)),
     };
     let target = std::path::absolute(target)?;
-    refuse_used_directory(&target)?;
     let kind = if args.bare { "mirror" } else { "checkout" };
-    let staging = RestoreStaging::open(&target, &format!("{kind} of {repo}\n"))?;
-    let job = Job {
-        args,
+    let what = format!("{kind} of {repo}");
+    let older = RestoreRecord::find(&target);
+    let staging = if let Some(record) = &older {
+        refuse_other_restore(&target, record, &what)?;
+        record.staging()
+    } else {
+        refuse_used_directory(&target)?;
+        RestoreStaging::beside(&target)
+    };
+    let staging = RestoreStaging::open(staging, &target, &format!("{what}\n"))?;
+    let is_update = older.is_some();
+    let job = RestoreJob {
         options: RestoreOptions {
             repo,
             daemons,
@@ -135,13 +142,62 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             },
         },
         url,
+        is_fetching: !args.no_fetch,
+        is_forced: args.force,
+        what,
+        target: &target,
+        older,
     };
+    let restored = match run_job(&job, &staging) {
+        Ok(restored) => restored,
+        Err(error) => {
+            if is_final(&error) || staging.is_empty() {
+                staging.discard();
+            }
+            return Err(error);
+        }
+    };
+    if is_update {
+        staging.discard();
+    } else {
+        staging.finish(&target)?;
+    }
+    if let Some(notice) = &restored.notice {
+        output::error(&format!("cachewfs: {notice}"));
+    }
+    let report = RestoreReport {
+        repo: job.options.repo.clone(),
+        directory: target.clone(),
+        snapshot: restored.snapshot,
+        is_bare: args.bare,
+        is_update,
+        seconds: started.elapsed().as_secs_f64(),
+        traffic: restored.traffic,
+    };
+    if args.json {
+        output::json(&report)?;
+    } else {
+        print(&report)?;
+    }
+    restored.up_to_date.map_err(|error| {
+        // It names paths, and has a hint of its own.
+        if error.is::<CliError>() && is_final(&error) {
+            return error;
+        }
+        let directory = report.directory.display().to_string();
+        let details = format!("{error:#}");
+        CliError::NotUpToDate { directory, details }.into()
+    })
+}
+
+/// Runs a restore until it ends or a signal interrupts it.
+fn run_job(job: &RestoreJob<'_>, staging: &RestoreStaging) -> Result<Restored> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = job.restore(&staging) => outcome,
+            outcome = job.restore(staging) => outcome,
             // Dropping `restore` kills git. Files that are just being written are in the staging
             // directory.
             _ = interrupted() => Err(CliError::RestoreInterrupted {
@@ -152,43 +208,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     });
     // Threads may still write files, or wait for a dead network.
     runtime.shutdown_background();
-    let restored = match outcome {
-        Ok(restored) => restored,
-        Err(error) => {
-            if is_final(&error) || staging.is_empty() {
-                staging.discard();
-            }
-            return Err(error);
-        }
-    };
-    staging.finish(&target)?;
-    if let Some(notice) = &restored.notice {
-        output::error(&format!("cachewfs: {notice}"));
-    }
-    let report = RestoreReport {
-        repo: job.options.repo,
-        directory: target,
-        snapshot: restored.snapshot,
-        is_bare: args.bare,
-        seconds: started.elapsed().as_secs_f64(),
-        traffic: restored.traffic,
-    };
-    if args.json {
-        output::json(&report)?;
+    outcome
+}
+
+fn print(report: &RestoreReport) -> Result<()> {
+    let (done, place) = if report.is_update {
+        ("Updated", "in")
     } else {
-        output::line(&format!(
-            "Restored {} into {} ({}, {:.1} s)",
-            report.repo,
-            report.directory.display(),
-            output::fetched(report.traffic.fetched_bytes),
-            report.seconds,
-        ))?;
-    }
-    restored.up_to_date.map_err(|error| {
-        let directory = report.directory.display().to_string();
-        let details = format!("{error:#}");
-        CliError::NotUpToDate { directory, details }.into()
-    })
+        ("Restored", "into")
+    };
+    output::line(&format!(
+        "{done} {} {place} {} ({}, {:.1} s)",
+        report.repo,
+        report.directory.display(),
+        output::fetched(report.traffic.fetched_bytes),
+        report.seconds,
+    ))
 }
 
 fn parse_commit(id: &str) -> Result<ObjectId, String> {
@@ -230,94 +265,34 @@ fn source(args: &Args) -> Result<(Vec<String>, String)> {
     }
 }
 
+/// Fails if a restore of something else made the clone at `target`.
+fn refuse_other_restore(target: &Path, record: &RestoreRecord, wanted: &str) -> Result<()> {
+    let found = record.read()?.what;
+    if found == wanted {
+        return Ok(());
+    }
+    Err(CliError::OtherRestore {
+        directory: target.display().to_string(),
+        found,
+        wanted: wanted.to_owned(),
+    }
+    .into())
+}
+
 /// Returns whether a later try would not go on from what this one left.
 fn is_final(error: &anyhow::Error) -> bool {
-    matches!(
+    let is_refused = matches!(
         error.downcast_ref(),
         Some(RestoreError::NoRepository { .. } | RestoreError::Unauthenticated { .. })
-    )
-}
-
-/// A restore that is under way.
-struct Job<'a> {
-    args: &'a Args,
-    options: RestoreOptions,
-    url: String,
-}
-
-/// A repository that is complete in the staging directory.
-struct Restored {
-    snapshot: String,
-    traffic: TrafficReport,
-    notice: Option<String>,
-    /// Whether git fetched from upstream, if it was asked to.
-    up_to_date: Result<()>,
-}
-
-impl Job<'_> {
-    async fn restore(&self, staging: &RestoreStaging) -> Result<Restored> {
-        let bar = Bar::new();
-        bar.step("asking for the snapshot");
-        let restore = Restore::open(&self.options, |message| {
-            bar.step(&format!("waiting for the daemon: {message}"));
-        })
-        .await?;
-        let repo = &self.options.repo;
-        let tree = staging.tree();
-        let refs = restore.packed_refs();
-        let clone = NewClone {
-            repo,
-            upstream_url: &remote::origin_url(&self.url, repo, restore.upstream_url()),
-            upstream_head: restore.head()?,
-            refs: &refs,
-            chosen: None,
-            settings: RESTORED_SETTINGS,
-        };
-        let mut head = HeadState::Commit;
-        let place = if self.args.bare {
-            clone.create_bare(&tree).await?;
-            RestorePlace {
-                work_tree: None,
-                git_dir: tree.clone(),
-            }
-        } else {
-            head = clone.create(&tree).await?;
-            RestorePlace {
-                work_tree: Some(tree.clone()).filter(|_| restore.has_work_tree()),
-                git_dir: tree.join(".git"),
-            }
-        };
-        let snapshot = restore.snapshot().to_string();
-        let notice = restore.notice().map(str::to_owned);
-        let traffic = restore.write(&place, |progress| bar.show(progress)).await?;
-        let up_to_date = if self.args.no_fetch {
-            Ok(())
-        } else {
-            bar.step("fetching from upstream");
-            let branch = branch_of(&clone.upstream_head);
-            let branch = branch.filter(|_| !self.args.bare && head == HeadState::Commit);
-            fetch(&tree, branch).await
-        };
-        bar.finish();
-        Ok(Restored {
-            snapshot,
-            traffic,
-            notice,
-            up_to_date,
-        })
-    }
-}
-
-/// Fetches from upstream, and moves HEAD's branch and the files to its state there.
-async fn fetch(tree: &Path, branch: Option<&[u8]>) -> Result<()> {
-    git::run(tree, &[], "fetch", &["--quiet", "origin"]).await?;
-    let Some(branch) = branch.and_then(|branch| std::str::from_utf8(branch).ok()) else {
-        return Ok(());
-    };
-    let upstream = format!("refs/remotes/origin/{branch}");
-    let arguments = ["--quiet", "--hard", "--no-recurse-submodules", &upstream];
-    // Nobody has worked here yet, so nothing can get lost.
-    git::run(tree, &[], "reset", &arguments)
-        .await
-        .with_context(|| format!("can't move {branch} to its state at upstream"))
+    );
+    // The clone has the fetched objects already.
+    let is_in_place = matches!(
+        error.downcast_ref(),
+        Some(
+            CliError::ChangesInTheWay { .. }
+                | CliError::OwnCommits { .. }
+                | CliError::OtherBranch { .. }
+        )
+    );
+    is_refused || is_in_place
 }

@@ -21,7 +21,8 @@ use crate::view::{FileContent, StaticTree, WorkTree};
 ///
 /// Git 2.54 and later start maintenance after a fetch. Without this file, git would roll up all
 /// packs of the archive into one, because their sizes are no geometric progression.
-const KEEP: &[u8] = b"cachewfs published this pack. Delete this file if git is to repack it.\n";
+pub const PACK_KEEP: &[u8] =
+    b"cachewfs published this pack. Delete this file if git is to repack it.\n";
 
 /// Writes packs, their indexes and the commit-graphs in `objects` below `git_dir`. All of their
 /// bytes are in the cache.
@@ -49,7 +50,7 @@ pub(super) fn write_objects(
         if let Some(stem) = path.strip_suffix(b".pack") {
             let path = [stem, b".keep"].concat();
             let failed = write_error(&below(git_dir, &path));
-            tree.file(&path, attributes, |file| file.write_all(KEEP))
+            tree.file(&path, attributes, |file| file.write_all(PACK_KEEP))
                 .map_err(failed)?;
         }
     }

@@ -7,6 +7,7 @@
 //!   ├─► download.rs   fetches steps in parallel into a cache of its own, which verifies them
 //!   ├─► run_files.rs  writes the files of a run of the work tree, while later steps arrive
 //!   │     └─► tree_writer.rs   creates files, and follows no symbolic link
+//!   ├─► objects.rs    writes the objects alone that an older restore lacks
 //!   └─► git_files.rs  gives packs, indexes and commit-graphs their names; writes the index
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod download;
 mod error;
 mod git_files;
+mod objects;
 mod plan;
 mod restore;
 mod run_files;
@@ -25,4 +27,5 @@ mod tree_writer;
 mod wanted;
 
 pub use error::RestoreError;
+pub use git_files::PACK_KEEP;
 pub use restore::{Restore, RestoreOptions, RestorePlace};

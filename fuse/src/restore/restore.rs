@@ -25,6 +25,7 @@ use crate::options::MountOptions;
 use crate::report::TrafficReport;
 use crate::repository::{TAIL_LEN, load_toc};
 use crate::segment::{Segment, Segments};
+use crate::tasks::Tasks;
 use crate::traffic::Purpose;
 use crate::view::{FileContent, Generation, LoadError, Run, StaticNode, runs};
 
@@ -174,19 +175,34 @@ impl Restore {
         place: &RestorePlace,
         on_progress: impl Fn(&Progress),
     ) -> Result<TrafficReport, RestoreError> {
-        let tasks = self.segments.backend().tasks.clone();
-        let traffic = Arc::clone(&self.segments.backend().traffic);
-        let segments = Arc::clone(&self.segments);
-        let taking = self.taking;
+        let end = RestoreEnd {
+            segments: Arc::clone(&self.segments),
+            taking: self.taking,
+        };
         let written = self.write_files(place, on_progress).await;
-        tasks.end_all().await;
-        if taking == Taking::Copy {
-            // Only now: until here, the restore needed its segments.
-            spawn_blocking(move || segments.evict())
-                .await
-                .map_err(stopped)?;
-        }
-        written.map(|()| traffic.report())
+        let traffic = end.reach().await?;
+        written.map(|()| traffic)
+    }
+
+    /// Ends a restore of which [`Restore::write`] was not called. Returns the counts of requests
+    /// and bytes.
+    pub async fn finish(self) -> Result<TrafficReport, RestoreError> {
+        let Self {
+            segments, taking, ..
+        } = self;
+        RestoreEnd { segments, taking }.reach().await
+    }
+
+    pub(super) fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.segments.backend().tasks
+    }
+
+    pub(super) fn taking(&self) -> Taking {
+        self.taking
     }
 
     async fn write_files(
@@ -248,6 +264,26 @@ impl Restore {
     }
 }
 
+/// The end of a restore: stops its tasks, and brings a shared cache below its limit.
+struct RestoreEnd {
+    segments: Arc<Segments>,
+    taking: Taking,
+}
+
+impl RestoreEnd {
+    async fn reach(self) -> Result<TrafficReport, RestoreError> {
+        self.segments.backend().tasks.end_all().await;
+        let traffic = self.segments.backend().traffic.report();
+        if self.taking == Taking::Copy {
+            // Only now: until here, the restore needed its segments.
+            spawn_blocking(move || self.segments.evict())
+                .await
+                .map_err(stopped)?;
+        }
+        Ok(traffic)
+    }
+}
+
 /// Loads the newest snapshot.
 async fn load(options: &RestoreOptions, segments: &Segments) -> Result<Generation, LoadError> {
     let (source, repo) = (&*segments.backend().source, &options.repo);
@@ -285,7 +321,7 @@ fn index_segments(segments: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
     segments
 }
 
-fn stopped(error: tokio::task::JoinError) -> RestoreError {
+pub(super) fn stopped(error: tokio::task::JoinError) -> RestoreError {
     RestoreError::Disk(std::io::Error::other(error))
 }
 
