@@ -44,6 +44,17 @@ pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&[u8]>) -> Vec<u
     text
 }
 
+/// Returns the line of HEAD's branch in the `packed-refs` of a mirror.
+pub(crate) fn head_ref(mirror: &[u8], head_branch: Option<&[u8]>) -> Vec<u8> {
+    let Some(branch) = head_branch else {
+        return Vec::new();
+    };
+    let end = [b" ", HEADS, branch, b"\n"].concat();
+    let mut lines = mirror.split_inclusive(|&byte| byte == b'\n');
+    let line = lines.find(|line| line.ends_with(&end));
+    line.unwrap_or_default().to_vec()
+}
+
 /// Returns the HEAD of a clone of the branch `name` or, if there is none, of the commit of the tag
 /// `name`. Returns `None` if the `packed-refs` of the mount has neither.
 pub(crate) fn chosen_head(mirror: &[u8], name: &str) -> Option<GitHead> {
@@ -140,15 +151,6 @@ pub(crate) const BORROWING_SETTINGS: &str = "\
 # Makes `git status` in a large work tree faster.
 [core]
 \tuntrackedCache = true
-";
-
-/// Settings with which git believes the index of a restored work tree.
-///
-/// The publisher wrote it, and can't know the device, the inodes and the times of change here.
-pub(crate) const RESTORED_SETTINGS: &str = "\
-[core]
-\tcheckStat = minimal
-\ttrustctime = false
 ";
 
 /// Escapes a value that stands between quotes in a git configuration file. Otherwise a value could

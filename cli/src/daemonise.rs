@@ -89,7 +89,7 @@ fn pass_on(line: &str) {
 
 /// Keeps the files that this process inherited, for example from a script, from the processes that
 /// it starts. One of them may be in the mount, which could then never be unmounted.
-fn withhold_inherited_files() {
+pub(crate) fn withhold_inherited_files() {
     let (call, first, last) = (libc::SYS_close_range, 3_u32, u32::MAX);
     #[expect(unsafe_code, reason = "no library has a safe function for this call")]
     // SAFETY: the call only marks files to be closed in the programs that this process starts. The

@@ -77,6 +77,8 @@ pub(crate) struct Call<'a> {
     /// The index. If `None`, it is that of the repository.
     pub(crate) index: Option<&'a Path>,
     pub(crate) input: &'a [u8],
+    /// Whether git looks for the parents of all commits, also in a shallow repository.
+    pub(crate) ignores_shallow: bool,
 }
 
 impl<'a> Call<'a> {
@@ -88,6 +90,7 @@ impl<'a> Call<'a> {
             arguments,
             index: None,
             input: b"",
+            ignores_shallow: false,
         }
     }
 
@@ -99,6 +102,9 @@ impl<'a> Call<'a> {
         }
         if let Some(index) = self.index {
             command.env("GIT_INDEX_FILE", index);
+        }
+        if self.ignores_shallow {
+            command.env("GIT_SHALLOW_FILE", "");
         }
         let mut child = command
             // git's file system monitor would keep watching the staging directory, which is

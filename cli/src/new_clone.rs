@@ -46,7 +46,11 @@ impl NewClone<'_> {
         };
         // `git init` refuses some names that a branch at upstream can have. So it gets a fixed
         // name, and HEAD is written below.
-        let arguments = ["--quiet", object_format(refs), "--initial-branch=main"];
+        let arguments = [
+            "--quiet",
+            object_format(refs, &head),
+            "--initial-branch=main",
+        ];
         git::run(directory, &[], "init", &arguments).await?;
 
         let branch = branch_of(&head);
@@ -82,7 +86,7 @@ impl NewClone<'_> {
         let arguments = [
             "--quiet",
             "--bare",
-            object_format(self.refs),
+            object_format(self.refs, &self.upstream_head),
             "--initial-branch=main",
         ];
         git::run(directory, &[], "init", &arguments).await?;
@@ -94,11 +98,14 @@ impl NewClone<'_> {
 }
 
 /// Returns the option of `git init` for the hash that names objects. `refs` is a `packed-refs`.
-fn object_format(refs: &[u8]) -> &'static str {
+fn object_format(refs: &[u8], head: &GitHead) -> &'static str {
     // An object id, up to the first space of a line, has 64 digits only with SHA-256.
-    let is_sha256 = refs
-        .split(|&byte| byte == b'\n')
-        .any(|line| line.iter().position(|&byte| byte == b' ') == Some(64));
+    let is_sha256 = match head {
+        GitHead::Detached(id) => id.as_bytes().len() == 32,
+        GitHead::Branch(_) => refs
+            .split(|&byte| byte == b'\n')
+            .any(|line| line.iter().position(|&byte| byte == b' ') == Some(64)),
+    };
     if is_sha256 {
         "--object-format=sha256"
     } else {

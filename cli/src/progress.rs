@@ -114,6 +114,11 @@ impl Bar {
         }
     }
 
+    /// Prints a line above the bar.
+    pub(crate) fn print(&self, line: &str) -> anyhow::Result<()> {
+        self.bar.suspend(|| output::line(line))
+    }
+
     /// Removes the bar from the terminal, or prints the last line.
     pub(crate) fn finish(self) {
         self.bar.finish_and_clear();

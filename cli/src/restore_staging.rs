@@ -1,7 +1,5 @@
 //! The directory in which a restore is made, and from which it resumes.
 //!
-//! It is beside a new clone, and in the git directory of a clone that is updated.
-//!
 //! ```text
 //! .<target's name>.cachewfs-restore/      locked while a restore works
 //!   repository        what is restored here: the repository and the kind of archive
@@ -18,6 +16,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::error::CliError;
+use crate::output;
+
+/// The way to treat another process that restores to the same target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OtherProcess {
+    Refuse,
+    /// Waits until it has ended, and then goes on from its result.
+    Join,
+}
 
 /// The staging directory of one target.
 #[derive(Debug)]
@@ -28,18 +35,14 @@ pub(crate) struct RestoreStaging {
 }
 
 impl RestoreStaging {
-    /// Returns the place of the staging directory of a new clone.
-    pub(crate) fn beside(target: &Path) -> PathBuf {
-        let parent = target.parent().unwrap_or(Path::new("/"));
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        parent.join(format!(".{name}.cachewfs-restore"))
-    }
-
-    /// Opens the directory `path` that an earlier process left for this target, or creates it.
+    /// Opens the directory that an earlier process left beside this target, or creates it. While
+    /// another process works there, fails or waits.
     ///
     /// `what` describes the restore. The cache of a restore of something else is removed.
-    pub(crate) fn open(path: PathBuf, target: &Path, what: &str) -> Result<Self> {
-        let parent = path.parent().unwrap_or(Path::new("/"));
+    pub(crate) fn open(target: &Path, what: &str, other: OtherProcess) -> Result<Self> {
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let path = parent.join(format!(".{name}.cachewfs-restore"));
         let cant_create = || format!("can't create {}", path.display());
         fs::create_dir_all(parent).with_context(cant_create)?;
         // The cache refuses a directory that others may write to.
@@ -51,7 +54,18 @@ impl RestoreStaging {
         // Another error means a filesystem without locks: there, nobody can find out.
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
             let directory = target.display().to_string();
-            return Err(CliError::RestoredTwice { directory }.into());
+            match other {
+                OtherProcess::Refuse => return Err(CliError::RestoredTwice { directory }.into()),
+                OtherProcess::Join => {
+                    output::error(&format!(
+                        "cachewfs: another restore is working on {directory}: waiting for it"
+                    ));
+                    lock.lock().with_context(cant_create)?;
+                    // The other process has removed the directory that it locked.
+                    drop(lock);
+                    return Self::open(target, what, other);
+                }
+            }
         }
         let staging = Self { path, _lock: lock };
         staging
@@ -85,17 +99,17 @@ impl RestoreStaging {
         &self.path
     }
 
-    /// Moves the complete repository to `target`, and removes the rest.
-    pub(crate) fn finish(self, target: &Path) -> Result<()> {
-        fs::rename(self.tree(), target).with_context(|| {
-            format!(
-                "can't rename {} to {}",
-                self.path.display(),
-                target.display()
-            )
-        })?;
-        // Before the removal: a restore that is killed here is complete.
-        remove(&self.path).with_context(|| format!("can't remove {}", self.path.display()))
+    /// Moves the repository to `target`. An empty directory takes its place.
+    pub(crate) fn publish(&self, target: &Path) -> Result<()> {
+        fs::rename(self.tree(), target)
+            .and_then(|()| fs::create_dir(self.tree()))
+            .with_context(|| {
+                format!(
+                    "can't rename {} to {}",
+                    self.path.display(),
+                    target.display()
+                )
+            })
     }
 
     /// Returns whether no byte of the repository has arrived.

@@ -38,6 +38,7 @@ mod replicas;
 mod restart;
 mod restore;
 mod restore_again;
+mod restore_ready;
 mod right_bytes;
 mod several_mounts;
 mod silence;

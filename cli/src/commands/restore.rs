@@ -1,9 +1,11 @@
 //! `cachewfs restore`: a complete clone on local disk, made from a published snapshot.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use cachewfs_format::api::EnsureRefsRequest;
 use cachewfs_format::{ObjectId, RepoName, is_ref_name};
 use cachewfs_fuse::control::protocol::TrafficReport;
@@ -12,13 +14,17 @@ use serde::Serialize;
 
 use crate::chosen_repo::NamedRepo;
 use crate::clone_staging::refuse_used_directory;
+use crate::daemonise::{leave_session, withhold_inherited_files};
 use crate::error::CliError;
 use crate::interrupt::interrupted;
 use crate::mounting::daemon_urls;
-use crate::restore_job::{RestoreJob, Restored};
-use crate::restore_staging::RestoreStaging;
-use crate::restored::RestoreRecord;
+use crate::restore_job::{Goal, RestoreJob, Restored};
+use crate::restore_staging::{OtherProcess, RestoreStaging};
+use crate::restored::{RestoreRecord, shallow};
 use crate::{output, remote};
+
+/// The environment variable that is set for a process that fetches the history behind.
+const BEHIND: &str = "CACHEWFS_RESTORE_BEHIND";
 
 /// Make a complete clone on local disk from a published snapshot, without a mount
 ///
@@ -33,8 +39,11 @@ use crate::{output, remote};
 /// fetched over several connections, and each byte is verified. At the end, git fetches what is
 /// newer at upstream.
 ///
-/// If the command is interrupted or fails, nothing is at DIR. Run it again: it goes on where it
-/// stopped, and fetches nothing twice.
+/// The files of HEAD come first. From then on DIR is a shallow repository in which git works; it is
+/// an ordinary one when the history is there.
+///
+/// If the command is interrupted or fails before, nothing is at DIR. Run it again: it goes on where
+/// it stopped, and fetches nothing twice.
 ///
 /// If DIR is a clone that an earlier restore made, it is brought to the newest state. Only the
 /// change is fetched. The command fails if it would overwrite changes or lose commits of yours.
@@ -87,9 +96,29 @@ pub(crate) struct Args {
     #[arg(long)]
     no_fetch: bool,
 
+    /// Return when the history is there too, or when the files are and git works.
+    ///
+    /// After `ready`, the clone is shallow, and a process in the background fetches the history. To
+    /// wait for it, run the command again.
+    #[arg(long, value_enum, value_name = "STATE", default_value = "complete")]
+    wait: WaitFor,
+
+    /// Leave the history out: the clone is shallow, and stays so.
+    ///
+    /// To fetch the history later, run the command without this option.
+    #[arg(long, conflicts_with_all = ["wait", "bare"])]
+    shallow: bool,
+
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// The state of a clone for which the command waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum WaitFor {
+    Ready,
+    Complete,
 }
 
 /// The result, for programs.
@@ -102,6 +131,13 @@ struct RestoreReport {
     is_bare: bool,
     /// Whether the directory had an older restore.
     is_update: bool,
+    /// Whether the clone lacks the history.
+    is_shallow: bool,
+    /// The process that fetches the history, if there is one.
+    background_process: Option<u32>,
+    /// After how many seconds and fetched bytes the files were there and git worked.
+    ready_seconds: Option<f64>,
+    ready_bytes: Option<u64>,
     seconds: f64,
     traffic: TrafficReport,
 }
@@ -115,19 +151,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None if args.bare => PathBuf::from(format!("{}.git", remote::directory_name(&repo))),
         None => PathBuf::from(remote::directory_name(&repo)),
     };
-    let target = std::path::absolute(target)?;
+    let mut target = std::path::absolute(target)?;
+    if RestoreRecord::find(&target).is_some() {
+        // Packs are renamed from beside it, and a symbolic link may lead to another filesystem.
+        target = target.canonicalize()?;
+    }
     let kind = if args.bare { "mirror" } else { "checkout" };
     let what = format!("{kind} of {repo}");
     let older = RestoreRecord::find(&target);
-    let staging = if let Some(record) = &older {
+    let other = if let Some(record) = &older {
         refuse_other_restore(&target, record, &what)?;
-        record.staging()
+        OtherProcess::Join
     } else {
         refuse_used_directory(&target)?;
-        RestoreStaging::beside(&target)
+        OtherProcess::Refuse
     };
-    let staging = RestoreStaging::open(staging, &target, &format!("{what}\n"))?;
-    let is_update = older.is_some();
+    let is_behind = std::env::var_os(BEHIND).is_some();
+    if is_behind {
+        leave_session();
+    }
+    let staging = RestoreStaging::open(&target, &format!("{what}\n"), other)?;
     let job = RestoreJob {
         options: RestoreOptions {
             repo,
@@ -142,6 +185,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             },
         },
         url,
+        goal: match args.wait {
+            _ if is_behind => Goal::History,
+            _ if args.shallow => Goal::Shallow,
+            WaitFor::Ready => Goal::Ready,
+            WaitFor::Complete => Goal::Complete,
+        },
+        is_verbose: !args.json,
+        started,
         is_fetching: !args.no_fetch,
         is_forced: args.force,
         what,
@@ -157,21 +208,33 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             return Err(error);
         }
     };
-    if is_update {
-        staging.discard();
-    } else {
-        staging.finish(&target)?;
-    }
+    staging.discard();
+    report(args, &job, restored)
+}
+
+/// Prints the result. Starts the process that fetches the history, if the command doesn't wait.
+fn report(args: &Args, job: &RestoreJob<'_>, restored: Restored) -> Result<()> {
+    let record = RestoreRecord::find(job.target);
+    let git_dir = record.as_ref().map(|record| &record.git_dir);
+    let is_shallow = git_dir.is_some_and(|git_dir| shallow::is_shallow(git_dir));
+    let background_process = match record {
+        Some(record) if is_shallow && job.goal == Goal::Ready => Some(start_behind(&record)?),
+        _ => None,
+    };
     if let Some(notice) = &restored.notice {
         output::error(&format!("cachewfs: {notice}"));
     }
     let report = RestoreReport {
         repo: job.options.repo.clone(),
-        directory: target.clone(),
+        directory: job.target.to_owned(),
         snapshot: restored.snapshot,
         is_bare: args.bare,
-        is_update,
-        seconds: started.elapsed().as_secs_f64(),
+        is_update: job.older.is_some(),
+        is_shallow,
+        background_process,
+        ready_seconds: restored.ready.map(|ready| ready.after.as_secs_f64()),
+        ready_bytes: restored.ready.map(|ready| ready.fetched_bytes),
+        seconds: job.started.elapsed().as_secs_f64(),
         traffic: restored.traffic,
     };
     if args.json {
@@ -211,6 +274,23 @@ fn run_job(job: &RestoreJob<'_>, staging: &RestoreStaging) -> Result<Restored> {
     outcome
 }
 
+/// Starts this program again with its arguments, to fetch the history. Returns the process id.
+fn start_behind(record: &RestoreRecord) -> Result<u32> {
+    let start = || {
+        let log = File::create(record.log_path())?;
+        withhold_inherited_files();
+        let child = std::process::Command::new(std::env::current_exe()?)
+            .args(std::env::args_os().skip(1))
+            .env(BEHIND, "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok::<_, std::io::Error>(child.id())
+    };
+    start().context("can't start a process that fetches the history")
+}
+
 fn print(report: &RestoreReport) -> Result<()> {
     let (done, place) = if report.is_update {
         ("Updated", "in")
@@ -223,7 +303,20 @@ fn print(report: &RestoreReport) -> Result<()> {
         report.directory.display(),
         output::fetched(report.traffic.fetched_bytes),
         report.seconds,
-    ))
+    ))?;
+    match report.background_process {
+        Some(process) => output::line(&format!(
+            "The files are there. Process {process} fetches the history; to wait for it, run \
+             `cachewfs restore` again.\nIts messages: {}",
+            RestoreRecord::new(report.directory.join(".git"))
+                .log_path()
+                .display(),
+        )),
+        None if report.is_shallow => output::line(
+            "The clone is shallow. To fetch the history, restore it again without --shallow.",
+        ),
+        None => Ok(()),
+    }
 }
 
 fn parse_commit(id: &str) -> Result<ObjectId, String> {

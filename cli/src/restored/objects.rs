@@ -1,11 +1,13 @@
-//! Moves packs and commit-graphs into a git directory that is in use.
+//! Puts objects into a git directory that is in use: packs, commit-graphs, and single commits.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use cachewfs_fuse::PACK_KEEP;
+use cachewfs_fuse::{PACK_KEEP, Restore};
+
+use crate::git::Call;
 
 /// Moves the files below `staged` to `git_dir`, in an order in which git never finds a file that
 /// needs another one that isn't there yet.
@@ -43,6 +45,38 @@ fn list(root: &Path, directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Adds the commit of HEAD, unless it is in a pack of the clone. The rest of its pack stays away.
+pub(crate) async fn add_commit(restore: &Restore, directory: &Path) -> Result<()> {
+    let commit = restore.commit().to_string();
+    let arguments = ["-e", &*commit];
+    let is_there = Call::new(directory, "cat-file", &arguments).output();
+    if is_there.await.is_ok() {
+        return Ok(());
+    }
+    let Some(content) = restore.read_commit().await? else {
+        return Ok(());
+    };
+    let arguments = ["-t", "commit", "-w", "--stdin"];
+    let call = Call {
+        input: &content,
+        ..Call::new(directory, "hash-object", &arguments)
+    };
+    // If it is another commit, HEAD's is still missing, which the caller finds out.
+    call.output().await.map(drop)
+}
+
+/// Returns whether an object of HEAD is missing. It is in a pack of the history if a newer commit has
+/// taken a file from there again.
+pub(crate) async fn lacks_objects(restore: &Restore, directory: &Path) -> bool {
+    let commit = restore.commit().to_string();
+    let arguments = ["--objects", "--missing=print", "--no-walk", &commit];
+    let listed = Call::new(directory, "rev-list", &arguments).output().await;
+    listed.map_or(true, |listed| {
+        let mut lines = listed.split(|&byte| byte == b'\n');
+        lines.any(|line| line.starts_with(b"?"))
+    })
 }
 
 /// Lets git repack the packs of older snapshots. `packs` are the paths of those of the newest one.

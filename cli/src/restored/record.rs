@@ -5,7 +5,7 @@
 //!   snapshot     what was restored, HEAD, and the refs that the restore wrote
 //!   moving       the commit to which the work tree is being moved
 //!   index        the index of that commit, until it replaces that of the clone
-//!   staging/     what an update fetches
+//!   log          the messages of the process that fetches the history behind
 //! ```
 
 use std::fs;
@@ -49,9 +49,9 @@ impl RestoreRecord {
         self.git_dir.join("cachewfs-restore")
     }
 
-    /// The directory in which an update keeps what it fetches.
-    pub(crate) fn staging(&self) -> PathBuf {
-        self.directory().join("staging")
+    /// The messages of the process that fetches the history behind.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.directory().join("log")
     }
 
     fn snapshot_path(&self) -> PathBuf {

@@ -55,11 +55,19 @@ pub(super) async fn local(directory: &Path) -> Result<Refs> {
     Ok(parse(&direct.join(&b'\n')))
 }
 
+/// Whether a search for commits ends where the clone is shallow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum History {
+    AsKnown,
+    Complete,
+}
+
 /// Returns the commits of `commits` that no ref of `refs` reaches.
 pub(super) async fn not_in<'a>(
     directory: &Path,
     commits: impl Iterator<Item = &'a String>,
     refs: &Refs,
+    history: History,
 ) -> Result<BTreeSet<String>> {
     let commits: BTreeSet<&String> = commits.collect();
     if commits.is_empty() {
@@ -74,6 +82,7 @@ pub(super) async fn not_in<'a>(
     }
     let call = Call {
         input: input.as_bytes(),
+        ignores_shallow: history == History::Complete,
         ..Call::new(directory, "rev-list", &["--stdin"])
     };
     let listed = call.output().await?;

@@ -1,15 +1,17 @@
 //! [`Update`]: where HEAD and the refs of a restored clone go.
 
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use cachewfs_format::GitHead;
-use cachewfs_fuse::Restore;
+use cachewfs_fuse::{ObjectsPart, Restore};
 
-use super::objects::{move_objects, release_packs};
-use super::refs::{self, RefStates, Refs};
+use super::objects::{add_commit, lacks_objects, move_objects, release_packs};
+use super::refs::{self, History, RefStates, Refs};
 use super::work_tree::WorkTreeMove;
-use super::{RecordedSnapshot, RestoreRecord};
+use super::{RecordedSnapshot, RestoreRecord, shallow};
 use crate::error::CliError;
 use crate::git::{self, Call};
 use crate::new_clone::branch_of;
@@ -23,6 +25,18 @@ pub(crate) struct Update<'a> {
     pub(crate) is_bare: bool,
     /// Whether changes and commits of a person may be overwritten.
     pub(crate) is_forced: bool,
+    pub(crate) scope: UpdateScope,
+}
+
+/// The parts of a clone that an update brings to the state of the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpdateScope {
+    /// HEAD with its files, all refs and the whole history.
+    All,
+    /// HEAD with its files. The clone is shallow, and stays so.
+    Head,
+    /// All refs but HEAD, and the whole history. A person may be working on the files.
+    History,
 }
 
 /// HEAD of the clone.
@@ -41,6 +55,15 @@ impl Update<'_> {
         new: &RecordedSnapshot,
     ) -> Result<()> {
         move_objects(staged, &self.record.git_dir)?;
+        if self.scope == UpdateScope::Head {
+            add_commit(restore, self.tree).await?;
+            if lacks_objects(restore, self.tree).await {
+                let places = (&*self.record.git_dir, staged);
+                let all = ObjectsPart::All;
+                restore.write_missing_objects(all, places, |_| ()).await?;
+                move_objects(staged, &self.record.git_dir)?;
+            }
+        }
         let old = self.record.read()?;
         let (old_refs, new_refs) = (refs::parse(&old.refs), refs::parse(&new.refs));
         let local = refs::local(self.tree).await?;
@@ -54,9 +77,13 @@ impl Update<'_> {
         let own_branch = branch.as_ref().and_then(|name| local.get(name));
         let heads = head.commit.iter().chain(own_branch);
         let moved = states.moved(self.is_bare).chain(heads.clone());
-        let newer = refs::not_in(self.tree, moved, &new_refs).await?;
+        let newer = refs::not_in(self.tree, moved, &new_refs, History::AsKnown).await?;
         let mut changes = states.changes(self.is_bare, &newer);
-        if !self.is_bare {
+        if self.scope == UpdateScope::History {
+            for name in [branch_name(&old.head), branch].into_iter().flatten() {
+                changes.keep(&name);
+            }
+        } else if !self.is_bare {
             self.refuse_other_branch(&head, [&old.head, &new.head])?;
             let old_head = commit_of(&old.head, &old_refs);
             let to = commit_of(&new.head, &new_refs);
@@ -86,12 +113,56 @@ impl Update<'_> {
                 self.move_files(&head, &to).await?;
             }
         }
-        changes.write(self.tree).await?;
-        self.write_head(&head, (&old, new)).await?;
-        self.record.end_move()?;
+        if self.scope == UpdateScope::Head {
+            shallow::add(&self.record.git_dir, &restore.commit().to_string())?;
+        }
+        if !self.replace_packed_refs(&states, (&old.refs, &new.refs))? {
+            changes.write(self.tree).await?;
+        }
+        if self.scope != UpdateScope::History {
+            self.write_head(&head, (&old, new)).await?;
+            self.record.end_move()?;
+        }
+        if self.scope != UpdateScope::Head {
+            shallow::complete(self.tree, &self.record.git_dir, &new_refs).await?;
+        }
         self.record.write(new)?;
-        release_packs(&self.record.git_dir, &restore.packs());
+        if self.scope != UpdateScope::Head {
+            release_packs(&self.record.git_dir, &restore.packs());
+        }
         Ok(())
+    }
+
+    /// Replaces `packed-refs` if no ref was changed since the restore wrote it, and the snapshot
+    /// only adds refs. Returns whether it did. git would write a file for each ref.
+    fn replace_packed_refs(
+        &self,
+        states: &RefStates<'_>,
+        (old, new): (&[u8], &[u8]),
+    ) -> Result<bool> {
+        let adds = |(name, id)| states.new.get(name) == Some(id);
+        if states.local != states.old || !states.old.iter().all(adds) {
+            return Ok(false);
+        }
+        let path = self.record.git_dir.join("packed-refs");
+        let lock = path.with_extension("lock");
+        let replace = || {
+            // git's own lock: until the rename, no git changes the file.
+            let mut file = File::create_new(&lock)?;
+            let is_unchanged = fs::read(&path)? == old;
+            if is_unchanged {
+                file.write_all(new)?;
+                fs::rename(&lock, &path)?;
+            } else {
+                fs::remove_file(&lock)?;
+            }
+            Ok::<_, io::Error>(is_unchanged)
+        };
+        match replace() {
+            // Another git is at work, or was killed: git says so when it changes the refs.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            replaced => replaced.with_context(|| format!("can't write {}", path.display())),
+        }
     }
 
     /// Moves HEAD's branch and the files to the state of the branch at upstream, after a fetch.

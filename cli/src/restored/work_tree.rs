@@ -18,6 +18,16 @@ use super::RestoreRecord;
 use crate::error::CliError;
 use crate::git::Call;
 
+/// The configuration with which git writes files: Git LFS files are pointers. Each of them could
+/// cost a request to upstream.
+///
+/// git writes one file after the other, which is its default. With several processes, it removes all
+/// old files before it writes the first one, and a kill would leave the work tree without them.
+pub(crate) const POINTERS: [&str; 3] = [
+    "filter.lfs.process=",
+    "filter.lfs.smudge=",
+    "filter.lfs.required=false",
+];
 /// At most this many paths are named in an error.
 const NAMED: usize = 5;
 
@@ -134,7 +144,9 @@ impl WorkTreeMove<'_> {
         arguments: &[&str],
         input: &[u8],
     ) -> Result<Vec<u8>> {
+        let writes = matches!(subcommand, "read-tree" | "checkout-index");
         let call = Call {
+            config: if writes { &POINTERS } else { &[] },
             index: Some(index),
             input,
             ..Call::new(self.tree, subcommand, arguments)

@@ -16,26 +16,34 @@ const MAX_FILES: usize = 64;
 
 /// Fetches the bytes of the object files that `git log -1` reads. `head` is the commit of HEAD.
 pub(crate) async fn fetch(head: ObjectId, segments: &[Arc<Segment>]) {
-    let of_role = |role: Role| {
-        let segments = segments.iter();
-        segments
-            .filter(move |segment| segment.record().role == role)
-            .take(MAX_FILES)
-    };
     let oid = head.as_bytes();
-    let graph = commit_graph::prefetch(of_role(Role::CommitGraph), oid);
-    // HEAD's commit is in one of the packs of these roles.
+    let graph = commit_graph::prefetch(of_role(segments, Role::CommitGraph), oid);
+    let packs = hot_packs(segments).map(|(pack, index)| prefetch_from_pack(pack, index, oid));
+    join(graph, join_all(packs)).await;
+}
+
+/// Returns the packs of which one has HEAD's commit, each with its index.
+pub(super) fn hot_packs(
+    segments: &[Arc<Segment>],
+) -> impl Iterator<Item = (&Arc<Segment>, Option<&Arc<Segment>>)> {
     let hot = [PackKind::Tip, PackKind::Increment, PackKind::Commits].map(Role::Pack);
-    let packs = hot.into_iter().flat_map(of_role).map(|pack| {
+    let packs = hot.into_iter().flat_map(|role| of_role(segments, role));
+    packs.map(|pack| {
         let path = pack.record().file.as_ref().map(|file| file.path.as_bytes());
         let is_index = move |segment: &&Arc<Segment>| {
             let name = segment.record().file.as_ref();
             name.and_then(|file| file.path.as_bytes().strip_suffix(b"idx"))
                 .is_some_and(|base| path.and_then(|path| path.strip_suffix(b"pack")) == Some(base))
         };
-        prefetch_from_pack(pack, of_role(Role::PackIndex).find(is_index), oid)
-    });
-    join(graph, join_all(packs)).await;
+        (pack, of_role(segments, Role::PackIndex).find(is_index))
+    })
+}
+
+fn of_role(segments: &[Arc<Segment>], role: Role) -> impl Iterator<Item = &Arc<Segment>> {
+    let segments = segments.iter();
+    segments
+        .filter(move |segment| segment.record().role == role)
+        .take(MAX_FILES)
 }
 
 /// Fetches the parts of `index` that show whether `pack` has an object, and then the object.

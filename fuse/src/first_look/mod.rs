@@ -16,10 +16,12 @@
 mod around;
 mod commit_graph;
 mod first_look;
+mod head_commit;
 mod pack_index;
 mod sorted_ids;
 
 pub(crate) use first_look::fetch;
+pub(crate) use head_commit::read_commit;
 
 #[cfg(test)]
 mod tests;

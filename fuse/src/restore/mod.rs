@@ -7,7 +7,7 @@
 //!   ├─► download.rs   fetches steps in parallel into a cache of its own, which verifies them
 //!   ├─► run_files.rs  writes the files of a run of the work tree, while later steps arrive
 //!   │     └─► tree_writer.rs   creates files, and follows no symbolic link
-//!   ├─► objects.rs    writes the objects alone that an older restore lacks
+//!   ├─► objects.rs    fetches and writes objects alone: those of HEAD, or all that a clone lacks
 //!   └─► git_files.rs  gives packs, indexes and commit-graphs their names; writes the index
 //! ```
 //!
@@ -28,4 +28,5 @@ mod wanted;
 
 pub use error::RestoreError;
 pub use git_files::PACK_KEEP;
+pub use objects::ObjectsPart;
 pub use restore::{Restore, RestoreOptions, RestorePlace};
