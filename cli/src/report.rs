@@ -256,7 +256,7 @@ fn restore_code_and_hint(error: &RestoreError) -> (u8, Option<&'static str>) {
                  command again",
             ),
         ),
-        RestoreError::Path { .. } | RestoreError::Malformed { .. } => (
+        RestoreError::Path { .. } => (
             FAILED,
             Some("tell the operator of the daemon: it publishes an archive that it should not"),
         ),

@@ -56,6 +56,6 @@ pub use mount::{Mount, MountError};
 pub use mount_table::{DeviceNumber, TableEntry, mount_table, mount_table_lines};
 pub use options::{Hydrate, MountOptions, Owner};
 pub use readable_bytes::readable_bytes;
-pub use restore::{ObjectsPart, PACK_KEEP, Restore, RestoreError, RestoreOptions, RestorePlace};
+pub use restore::{ObjectsPart, PACK_KEEP, Restore, RestoreError, RestoreOptions};
 pub use saved_state::HandOverError;
 pub use token::{SecretToken, TokenError};

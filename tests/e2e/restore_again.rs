@@ -100,7 +100,8 @@ fn an_update_costs_the_change() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["is_update"], true);
     let fetched = proxy.answer_bytes();
-    assert!(fetched <= total / 100, "{fetched} of {total} were fetched");
+    // The archive has the files twice, and a restore fetches only those in packs.
+    assert!(fetched <= total / 200, "{fetched} of {total} were fetched");
     restored.assert_like_a_clone("one");
 
     // Upstream rewrites its history, and a branch makes room for another.

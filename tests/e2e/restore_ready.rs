@@ -1,5 +1,6 @@
 //! `cachewfs restore` without the history, and before the history is there.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,18 +10,18 @@ use cachewfs_tests::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::restore::{archive_len, assert_success, relative, restore};
+use crate::restore::{archive_len, assert_success, relative, restore, staging, start};
 
 /// A request for the end of an archive, with the TOC: 64 KiB. Then come HEAD with refs, the tables
 /// of large segments, and the part of the pack of commits that has HEAD's.
 const OVERHEAD: u64 = 128 << 10;
 
-/// Makes an upstream whose history is much longer than HEAD: 30 files of 60 KiB in 4 versions.
+/// Makes an upstream whose history is much longer than HEAD: 16 files of 60 KiB in 4 versions.
 fn repo_with_long_history(site: &Site) -> GitRepo {
-    let mut repo = site.repo_of_files("project", (30, 60 << 10));
+    let mut repo = site.repo_of_files("project", (16, 60 << 10));
     let mut dice = Dice::new(2);
     for version in 0..3 {
-        for number in 0..30 {
+        for number in 0..16 {
             repo.write(number.to_string(), &dice.noise(60 << 10));
         }
         repo.commit(&format!("Version {version}"));
@@ -166,20 +167,24 @@ impl Ready {
 #[test]
 fn a_clone_is_ready_before_its_history_is_there() {
     let ready = Ready::new();
+    // The history stands still while the test looks, and its process holds the lock.
+    let note = staging(&ready.clone).join("repository");
+    wait_until("the history is being fetched", || note.exists());
+    kill_process(ready.background, Signal::STOP).unwrap();
     assert!(is_shallow(&ready.clone));
     assert_works(&ready.clone);
     // A person works meanwhile.
     git(&ready.clone, &["switch", "-q", "-c", "work"]);
     let slow = format!("http://{}", ready.link.address());
 
-    let joined = restore(&slow, &ready.clone, &["--force"]);
+    let mut joining = start(&slow, &ready.clone, &["--force"]);
+    let mut waiting = String::new();
+    let messages = joining.stderr.as_mut().unwrap();
+    BufReader::new(messages).read_line(&mut waiting).unwrap();
+    kill_process(ready.background, Signal::CONT).unwrap();
+    assert_success(&joining.wait_with_output().unwrap());
 
-    assert_success(&joined);
-    assert!(
-        said(&joined).contains("waiting for it"),
-        "{}",
-        said(&joined)
-    );
+    assert!(waiting.contains("waiting for it"), "{waiting}");
     git(&ready.clone, &["branch", "-q", "-d", "work"]);
     assert_like_a_clone(&ready.clone, (&ready.site, &ready.repo, "plain"));
     let log = std::fs::read_to_string(ready.clone.join(".git/cachewfs-restore/log"));

@@ -67,8 +67,8 @@ pub(crate) async fn add_commit(restore: &Restore, directory: &Path) -> Result<()
     call.output().await.map(drop)
 }
 
-/// Returns whether an object of HEAD is missing. It is in a pack of the history if a newer commit has
-/// taken a file from there again.
+/// Returns whether an object of HEAD is missing. It is in a pack of the history if a newer commit
+/// has taken a file from there again.
 pub(crate) async fn lacks_objects(restore: &Restore, directory: &Path) -> bool {
     let commit = restore.commit().to_string();
     let arguments = ["--objects", "--missing=print", "--no-walk", &commit];

@@ -21,8 +21,8 @@ use crate::git::Call;
 /// The configuration with which git writes files: Git LFS files are pointers. Each of them could
 /// cost a request to upstream.
 ///
-/// git writes one file after the other, which is its default. With several processes, it removes all
-/// old files before it writes the first one, and a kill would leave the work tree without them.
+/// git writes one file after the other, which is its default. With several processes, it removes
+/// all old files before it writes the first one, and a kill would leave the work tree without them.
 pub(crate) const POINTERS: [&str; 3] = [
     "filter.lfs.process=",
     "filter.lfs.smudge=",

@@ -60,19 +60,13 @@ pub enum RestoreError {
     /// The disk has no room for the bytes that arrived.
     #[error("can't keep what was fetched")]
     Disk(#[source] io::Error),
-    /// The archive has a file that must not be written.
+    /// The archive has a file that git would not accept.
     #[error("the archive is malformed: its file {path:?}")]
     Path {
         /// The path in the archive.
         path: String,
         /// The reason.
         source: FormatError,
-    },
-    /// Two parts of the archive contradict each other.
-    #[error("the archive is malformed: {what}")]
-    Malformed {
-        /// The two parts, and the difference.
-        what: &'static str,
     },
 }
 

@@ -1,15 +1,16 @@
 //! Restores a snapshot to local disk, for machines without FUSE.
 //!
 //! ```text
-//! restore.rs     asks for the snapshot, and writes all of it
+//! restore.rs     asks for the snapshot
 //!   ├─► wanted.rs     waits for refs and commits
-//!   ├─► plan.rs       divides its segments into steps, each of one request or few
-//!   ├─► download.rs   fetches steps in parallel into a cache of its own, which verifies them
-//!   ├─► run_files.rs  writes the files of a run of the work tree, while later steps arrive
-//!   │     └─► tree_writer.rs   creates files, and follows no symbolic link
-//!   ├─► objects.rs    fetches and writes objects alone: those of HEAD, or all that a clone lacks
-//!   └─► git_files.rs  gives packs, indexes and commit-graphs their names; writes the index
+//!   └─► objects.rs    fetches and writes objects: those of HEAD, or all that a clone lacks
+//!         ├─► plan.rs       divides their segments into steps, each of one request or few
+//!         ├─► download.rs   fetches steps in parallel into a cache of its own, which verifies them
+//!         └─► git_files.rs  gives packs, their indexes and commit-graphs their names
+//!               └─► tree_writer.rs   creates files, and follows no symbolic link
 //! ```
+//!
+//! git writes the files of the work tree, from the packs.
 //!
 //! The cache makes a restore resume: a chunk that an earlier process fetched is compared with its
 //! mark, and not fetched again. The caller removes the cache when the restore is complete.
@@ -20,7 +21,6 @@ mod git_files;
 mod objects;
 mod plan;
 mod restore;
-mod run_files;
 #[cfg(test)]
 mod tests;
 mod tree_writer;
@@ -29,4 +29,4 @@ mod wanted;
 pub use error::RestoreError;
 pub use git_files::PACK_KEEP;
 pub use objects::ObjectsPart;
-pub use restore::{Restore, RestoreOptions, RestorePlace};
+pub use restore::{Restore, RestoreOptions};

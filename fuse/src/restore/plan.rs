@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use cachewfs_format::SegmentId;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::segment::{ReadError, Segment};
@@ -24,8 +23,6 @@ pub(super) struct Step {
     pub(super) work: StepWork,
     /// The stored bytes of the step.
     pub(super) bytes: u64,
-    /// The segments that are complete after this step and all steps before it.
-    pub(super) completes: Vec<SegmentId>,
 }
 
 /// The bytes that a step fetches.
@@ -76,11 +73,9 @@ pub(super) async fn plan(segments: &[Arc<Segment>]) -> Result<Vec<Step>, ReadErr
 }
 
 fn whole(segments: Vec<Arc<Segment>>, bytes: u64) -> Option<Step> {
-    let completes = segments.iter().map(|segment| segment.record().id).collect();
     (!segments.is_empty()).then(|| Step {
         work: StepWork::Whole(segments),
         bytes,
-        completes,
     })
 }
 
@@ -94,7 +89,6 @@ async fn pieces(segment: &Arc<Segment>) -> Result<Vec<Step>, ReadError> {
         steps.push(Step {
             work: StepWork::Piece(Arc::clone(segment), range),
             bytes,
-            completes: Vec::new(),
         });
     };
     for chunk in table.placed_chunks() {
@@ -108,8 +102,5 @@ async fn pieces(segment: &Arc<Segment>) -> Result<Vec<Step>, ReadError> {
         bytes += len;
     }
     push(range, bytes);
-    if let Some(last) = steps.last_mut() {
-        last.completes.push(segment.record().id);
-    }
     Ok(steps)
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, futimens, linkat, mkdirat, open,
-    openat, symlinkat, utimensat,
+    openat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -18,22 +18,6 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-
-/// The permissions of a new file, which the umask limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Permissions {
-    Ordinary,
-    Executable,
-}
-
-impl Permissions {
-    fn mode(self) -> Mode {
-        Mode::from_raw_mode(match self {
-            Self::Ordinary => 0o666,
-            Self::Executable => 0o777,
-        })
-    }
-}
 
 /// How a file of the cache becomes a file of the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +32,7 @@ pub(super) enum Taking {
 /// A writer of files below one directory. Paths have been checked by the format: no component is
 /// `.` or `..`.
 ///
-/// It keeps the directory of the last file open. In a work tree, the next file is most often in it.
+/// It keeps the directory of the last file open. The next file is most often in it.
 #[derive(Debug)]
 pub(super) struct TreeWriter {
     root: OwnedFd,
@@ -68,41 +52,27 @@ impl TreeWriter {
     pub(super) fn file(
         &mut self,
         path: &[u8],
-        (permissions, mtime): (Permissions, i64),
+        mtime: i64,
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mut file = File::from(openat(parent, name, flags, permissions.mode())?);
+        let mut file = File::from(openat(parent, name, flags, Mode::from_raw_mode(0o666))?);
         write(&mut file)?;
         file.flush()?;
         // Last: a write changes the time.
         Ok(futimens(&file, &times(mtime))?)
     }
 
-    /// Creates a symbolic link.
-    pub(super) fn symlink(&mut self, path: &[u8], target: &[u8], mtime: i64) -> io::Result<()> {
-        let (parent, name) = self.parent(path)?;
-        symlinkat(OsStr::from_bytes(target), parent, name)?;
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        Ok(utimensat(parent, name, &times(mtime), flags)?)
-    }
-
-    /// Creates a directory, and those above it.
-    pub(super) fn directory(&mut self, path: &[u8]) -> io::Result<()> {
-        self.parent(&[path, b"/x"].concat()).map(drop)
-    }
-
     /// Makes a file of the cache's file `from`.
     pub(super) fn take(
         &mut self,
         path: &[u8],
-        (permissions, mtime): (Permissions, i64),
+        mtime: i64,
         (from, taking): (&Path, Taking),
     ) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        // A link has the permissions of the cache's file.
-        if permissions == Permissions::Ordinary && taking == Taking::Link {
+        if taking == Taking::Link {
             match linkat(CWD, from, parent, name, AtFlags::empty()) {
                 Ok(()) => {
                     let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -114,9 +84,7 @@ impl TreeWriter {
             }
         }
         let mut source = File::open(from)?;
-        self.file(path, (permissions, mtime), |file| {
-            io::copy(&mut source, file).map(drop)
-        })
+        self.file(path, mtime, |file| io::copy(&mut source, file).map(drop))
     }
 
     /// Opens the directory of `path`, and creates it if need be. Returns it with the file's name.
@@ -173,21 +141,17 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let root = tempfile::tempdir().unwrap();
         let mut tree = TreeWriter::open(root.path()).unwrap();
-        let target = outside.path().as_os_str().as_bytes();
-        tree.symlink(b"a", target, 1).unwrap();
-        let how = (Permissions::Ordinary, 1);
+        std::os::unix::fs::symlink(outside.path(), root.path().join("a")).unwrap();
         let write = |file: &mut File| file.write_all(b"x");
 
         for path in [&b"a/b"[..], b"a", b"a/b/c"] {
-            assert!(tree.file(path, how, write).is_err(), "{path:?}");
-            assert!(tree.symlink(path, b"t", 1).is_err(), "{path:?}");
+            assert!(tree.file(path, 1, write).is_err(), "{path:?}");
         }
-        assert!(tree.directory(b"a").is_err());
         assert_eq!(outside.path().read_dir().unwrap().count(), 0);
 
-        tree.file(b"d/e/f", how, write).unwrap();
-        tree.file(b"d/g", how, write).unwrap();
-        assert!(tree.file(b"d/g", how, write).is_err());
+        tree.file(b"d/e/f", 1, write).unwrap();
+        tree.file(b"d/g", 1, write).unwrap();
+        assert!(tree.file(b"d/g", 1, write).is_err());
         assert_eq!(std::fs::read(below(root.path(), b"d/e/f")).unwrap(), b"x");
     }
 }

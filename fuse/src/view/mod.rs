@@ -17,4 +17,4 @@ pub(crate) use error::LoadError;
 pub(crate) use generation::Generation;
 pub(crate) use static_tree::{FileContent, StaticFile, StaticNode, StaticTree};
 pub(crate) use view::View;
-pub(crate) use work_tree::{Run, WorkTree, WorkTreeFile, WorkTreeNode, runs};
+pub(crate) use work_tree::{Run, WorkTree, WorkTreeFile, WorkTreeNode};
