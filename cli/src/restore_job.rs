@@ -93,9 +93,8 @@ impl RestoreJob<'_> {
         .await?;
         let restored = match &self.older {
             Some(record) => self.update(record, restore, staging, &bar).await,
-            None if restore.has_work_tree() && !self.options.is_bare => {
-                self.create(restore, staging, &bar).await
-            }
+            // A mirror archive has the files of HEAD in its packs.
+            None if self.has_files(&restore)? => self.create(restore, staging, &bar).await,
             None => self.create_without_files(restore, staging, &bar).await,
         };
         bar.finish();
@@ -204,6 +203,17 @@ impl RestoreJob<'_> {
             Ok(())
         };
         self.end(restore, None, up_to_date).await
+    }
+
+    /// Returns whether git writes the files of HEAD.
+    fn has_files(&self, restore: &Restore) -> Result<bool> {
+        let may_have = restore.has_work_tree() || self.options.from.is_some();
+        let head = restore.head()?;
+        let is_born = match branch_of(&head) {
+            Some(branch) => !clone_files::head_ref(&restore.packed_refs(), Some(branch)).is_empty(),
+            None => true,
+        };
+        Ok(may_have && is_born && !self.options.is_bare)
     }
 
     fn upstream_url(&self, restore: &Restore) -> String {

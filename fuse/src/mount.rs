@@ -500,7 +500,7 @@ fn open_token(options: &MountOptions) -> Result<Option<DaemonToken>, MountError>
     options.token_file.as_ref().map(open).transpose()
 }
 
-async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
+pub(crate) async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
     let (path, max_bytes) = (options.cache_dir.clone(), options.cache_max_bytes);
     // Blocks while it looks at every file of the cache.
     let opened = tokio::task::spawn_blocking(move || Cache::open(&path, max_bytes)).await;

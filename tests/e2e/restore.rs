@@ -1,6 +1,8 @@
 //! `cachewfs restore`: a complete clone on local disk, without a mount.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use cachewfs_tests::{
     DaemonProcess, Fault, Link, Proxy, RecordingProxy, Site, SmallDisk, assert_index_checksum,
-    binary, git, http_request, run, said, try_git, wait_until,
+    binary, git, http_request, run, said, try_git, wait_until, write_file,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -347,7 +349,7 @@ fn with_a_cache_the_second_restore_costs_the_change() {
     let edited = std::fs::File::options()
         .append(true)
         .open(first.join("large"));
-    std::io::Write::write_all(&mut edited.unwrap(), b"more").unwrap();
+    edited.unwrap().write_all(b"more").unwrap();
     repo.write("small", b"small");
     repo.commit("Add a small file");
     repo.push();
@@ -415,4 +417,91 @@ fn programs_get_json() {
     assert_eq!(report["directory"], target.display().to_string());
     let fetched = report["traffic"]["fetched_bytes"].as_u64().unwrap();
     assert!(fetched > 0 && fetched < total + (64 << 10));
+}
+
+/// Serves `file` at any path, until the test ends. It knows no ranges.
+fn serve_without_ranges(file: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/a.tar.zst", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&connection).lines();
+            while lines
+                .next()
+                .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+            {}
+            let len = file.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n");
+            connection
+                .write_all(&[head.as_bytes(), &file].concat())
+                .ok();
+        }
+    });
+    url
+}
+
+#[test]
+fn an_archive_from_anywhere_is_restored() {
+    let site = Site::default();
+    let repo = site.repo_with_history("project");
+    let daemon = site.daemon();
+    archive_len(&daemon);
+    let stable = ("GET", "/git/local/project/snapshot.tar.zst");
+    let timeout = Duration::from_secs(5);
+    let archive = http_request(daemon.address(), stable, &[], timeout)
+        .unwrap()
+        .body;
+    let file = site.path().join("a.tar.zst");
+    write_file(&file, &archive);
+    let plain = site.plain_clone(&repo, "clone");
+    let places = [
+        file.display().to_string(),
+        // The daemon stands for a web server with ranges.
+        format!("{}{}", daemon.url(), stable.1),
+        serve_without_ranges(archive.clone()),
+    ];
+    let from = |place: &str, name: &str, options: &[&str]| {
+        let target = site.path().join(name).display().to_string();
+        let arguments = [
+            "restore",
+            "--no-fetch",
+            "--from",
+            place,
+            "local/project",
+            &target,
+        ];
+        (run(&[&arguments, options].concat()), site.path().join(name))
+    };
+    for (number, place) in places.iter().enumerate() {
+        let (output, target) = from(place, &format!("restored{number}"), &[]);
+
+        assert_success(&output);
+        assert_eq!(relative(&target), relative(&plain));
+        assert_eq!(git(&target, &["status", "--porcelain"]), "");
+        assert!(try_git(&target, &["fsck", "--full"]).status.success());
+    }
+    let (output, mirror) = from(&places[0], "mirror.git", &["--bare"]);
+    assert_success(&output);
+    assert!(try_git(&mirror, &["fsck", "--full"]).status.success());
+
+    // Changed bytes are found: in the segments, and in the TOC before its trailer.
+    let toc = archive.windows(4).rposition(|bytes| bytes == b"CTOC");
+    let (segments, toc) = (0..archive.len() / 2, toc.unwrap() - 100..toc.unwrap());
+    for (range, step) in [(segments, 500), (toc, 100)] {
+        let mut wrong = archive.clone();
+        for byte in wrong[range].iter_mut().step_by(step) {
+            *byte ^= 1;
+        }
+        write_file(&file, &wrong);
+        let (output, target) = from(&places[0], "wrong", &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(!target.exists());
+    }
+    let arguments = ["restore", "--from", &places[1], "local/other"];
+    let other = run(&[
+        &arguments[..],
+        &[&plain.with_file_name("x").display().to_string()],
+    ]
+    .concat());
+    assert_ne!(other.status.code(), Some(0));
 }

@@ -63,6 +63,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL[,URL…]", env = "CACHEWFS_DAEMON")]
     daemon: Option<String>,
 
+    /// Restore this archive instead of the newest snapshot: a file, or a URL of any web server.
+    ///
+    /// It is a `snapshot.tar.zst` of a daemon, of the repository URL.
+    #[arg(long, value_name = "FILE|URL", conflicts_with_all = ["commit", "refs"])]
+    from: Option<String>,
+
     /// The file with the daemon's token.
     #[arg(long, value_name = "FILE", env = "CACHEWFS_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -175,6 +181,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         options: RestoreOptions {
             repo,
             daemons,
+            from: args.from.clone(),
             token_file: args.token_file.clone(),
             cache_dir: args.cache.clone().unwrap_or_else(|| staging.cache()),
             is_cache_shared: args.cache.is_some(),
@@ -351,6 +358,9 @@ fn source(args: &Args) -> Result<(Vec<String>, String)> {
         is_daemon.then(|| (format!("{scheme}{daemon}"), repo.to_owned()))
     };
     let at_daemon = split("http://").or_else(|| split("https://"));
+    if args.from.is_some() {
+        return Ok((Vec::new(), args.url.clone()));
+    }
     match (&args.daemon, at_daemon) {
         (Some(daemons), _) => Ok((daemon_urls(daemons)?, args.url.clone())),
         (None, Some((daemon, repo))) => Ok((daemon_urls(&daemon)?, repo)),

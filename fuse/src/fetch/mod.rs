@@ -21,6 +21,7 @@ mod direct;
 mod error;
 mod host_list;
 mod http;
+mod one_archive;
 mod probe;
 mod race;
 mod source;
@@ -28,5 +29,6 @@ mod trust;
 
 pub(crate) use error::FetchError;
 pub(crate) use http::HttpSource;
+pub(crate) use one_archive::OneArchive;
 pub use probe::{Step, StepOutcome, probe_daemon};
 pub(crate) use source::{ArchiveSource, BodyStream, RangeRequest, Tail, TailAnswer, current_tail};

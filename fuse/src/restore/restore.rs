@@ -12,14 +12,14 @@ use tokio::task::spawn_blocking;
 use super::RestoreError;
 use super::tree_writer::Taking;
 use super::wanted::wait_for;
-use crate::fetch::{FetchError, TailAnswer, current_tail};
-use crate::mount::open_segments;
+use crate::fetch::{FetchError, OneArchive, TailAnswer, current_tail};
+use crate::mount::{open_cache, open_segments};
 use crate::options::MountOptions;
 use crate::report::TrafficReport;
 use crate::repository::{TAIL_LEN, load_toc};
-use crate::segment::Segments;
+use crate::segment::{Backend, Segments};
 use crate::tasks::Tasks;
-use crate::traffic::Purpose;
+use crate::traffic::{Purpose, Traffic};
 use crate::view::{FileContent, Generation, LoadError, StaticNode};
 
 /// The options of a restore.
@@ -29,6 +29,8 @@ pub struct RestoreOptions {
     pub repo: RepoName,
     /// The base URLs of the daemons. If one fails, the next is asked.
     pub daemons: Vec<String>,
+    /// An archive in a file or at a URL, which is restored instead of the newest snapshot.
+    pub from: Option<String>,
     /// A file with the token that requests carry.
     pub token_file: Option<PathBuf>,
     /// The directory that keeps chunks until the restore is complete, or longer.
@@ -63,7 +65,11 @@ impl Restore {
             // The cache goes as a whole when the restore is complete.
             backend.cache_max_bytes = u64::MAX;
         }
-        let segments = Arc::new(open_segments(&backend).await?);
+        let segments = match &options.from {
+            Some(from) => open_archive(from, options, &backend).await?,
+            None => open_segments(&backend).await?,
+        };
+        let segments = Arc::new(segments);
         Self::find(options, segments, on_wait).await
     }
 
@@ -178,6 +184,23 @@ impl Restore {
     pub(super) fn taking(&self) -> Taking {
         self.taking
     }
+}
+
+/// Opens a single archive as the source of segments.
+async fn open_archive(
+    from: &str,
+    options: &RestoreOptions,
+    backend: &MountOptions,
+) -> Result<Segments, RestoreError> {
+    let cache = open_cache(backend).await?;
+    let traffic = Arc::new(Traffic::default());
+    let copy = options.cache_dir.join("archive.tar.zst");
+    let source = OneArchive::open(from, &copy, Arc::clone(&traffic)).await;
+    let source =
+        source.map_err(|error| RestoreError::of_load(options.repo.as_str(), error.into()))?;
+    let timeout = backend.read_timeout;
+    let backend = Backend::new(Arc::new(source), cache, traffic, timeout);
+    Ok(Segments::new(Arc::new(backend)))
 }
 
 /// Loads the newest snapshot.

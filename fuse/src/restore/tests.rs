@@ -25,6 +25,7 @@ async fn restore(archive: Archive, faults: Vec<RangeFault>) -> (TempDir, Result<
     let options = RestoreOptions {
         repo: RepoName::parse(REPO).unwrap(),
         daemons: Vec::new(),
+        from: None,
         token_file: None,
         cache_dir,
         is_cache_shared: false,
