@@ -15,6 +15,7 @@
 
 mod awake;
 mod cache;
+mod caller;
 mod callers;
 pub mod control;
 mod dead_mount;
@@ -34,7 +35,9 @@ mod mount_table;
 mod negotiated;
 mod options;
 mod parse;
+mod passthrough;
 mod readable_bytes;
+mod recent_processes;
 pub mod recovery;
 mod report;
 mod repository;
@@ -55,6 +58,7 @@ pub use fetch::{Step, StepOutcome, probe_daemon};
 pub use mount::{Mount, MountError};
 pub use mount_table::{DeviceNumber, TableEntry, mount_table, mount_table_lines};
 pub use options::{Hydrate, MountOptions, Owner};
+pub use passthrough::{PassthroughObstacle, kernel_has_passthrough};
 pub use readable_bytes::readable_bytes;
 pub use restore::{ObjectsPart, PACK_KEEP, Restore, RestoreError, RestoreOptions};
 pub use saved_state::HandOverError;

@@ -42,6 +42,30 @@ pub struct TrafficReport {
     pub direct_bytes: u64,
 }
 
+/// Whether the kernel reads complete files of the cache itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassthroughReport {
+    /// Whether it does.
+    pub is_used: bool,
+    /// Why it doesn't, in one line.
+    pub reason: Option<String>,
+}
+
+/// The traffic of the last ten minutes for which a process waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// The id of the process.
+    pub process: u32,
+    /// Its name, such as `git`.
+    pub name: String,
+    /// Bytes of response bodies.
+    pub fetched_bytes: u64,
+    /// HTTP requests.
+    pub requests: u64,
+    /// When it last fetched something, in seconds since the epoch.
+    pub last_at: u64,
+}
+
 /// The state of a repository in a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoReport {
@@ -80,7 +104,8 @@ pub struct RepoReport {
 /// before their checksums have been compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartReport {
-    /// `refs`, `indexes`, `tip`, `increments`, `work tree`, `commits`, `trees` or `history`.
+    /// `refs`, `index` (of the work tree), `work tree`, `pack indexes`, or a kind of packs: `tip`,
+    /// `increments`, `recent`, `commits`, `trees` or `history`.
     pub part: String,
     /// Cached bytes, compressed as in the archive.
     pub cached_bytes: u64,

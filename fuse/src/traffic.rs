@@ -8,6 +8,8 @@ use cachewfs_format::RepoName;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::caller::{self, Process};
+use crate::recent_processes::RecentProcesses;
 use crate::report::TrafficReport;
 
 /// The reason for a request.
@@ -24,6 +26,8 @@ pub(crate) enum Purpose {
 pub(crate) struct Traffic {
     total: Arc<Counters>,
     repos: Mutex<HashMap<RepoName, Arc<Counters>>>,
+    /// The processes that waited for requests.
+    pub(crate) processes: Arc<RecentProcesses>,
     /// When a daemon or the bucket last sent anything.
     heard_at: Arc<Mutex<Option<Instant>>>,
 }
@@ -45,14 +49,20 @@ pub(crate) struct Meter {
     purpose: Purpose,
     total: Arc<Counters>,
     repo: Option<Arc<Counters>>,
+    /// The process that waits, if a reader does.
+    process: Option<Process>,
+    processes: Arc<RecentProcesses>,
     heard_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Traffic {
     /// Returns a meter for requests about `repo`, or about no repository.
     pub(crate) fn meter(&self, repo: Option<&RepoName>, purpose: Purpose) -> Meter {
+        let is_demand = purpose == Purpose::Demand;
         Meter {
             purpose,
+            process: is_demand.then(caller::current_process).flatten(),
+            processes: Arc::clone(&self.processes),
             total: Arc::clone(&self.total),
             repo: repo.map(|repo| self.counters_of(repo)),
             heard_at: Arc::clone(&self.heard_at),
@@ -95,6 +105,7 @@ impl Meter {
         self.add(1, |counters| {
             (&counters.requests, &counters.demand_requests)
         });
+        self.note_process((1, 0));
     }
 
     /// Notes that an answer begins.
@@ -108,6 +119,13 @@ impl Meter {
         self.add(bytes as u64, |counters| {
             (&counters.fetched_bytes, &counters.demand_bytes)
         });
+        self.note_process((0, bytes as u64));
+    }
+
+    fn note_process(&self, counts: (u64, u64)) {
+        if let Some(process) = &self.process {
+            self.processes.note(process, counts);
+        }
     }
 
     /// Counts bytes of a body that a direct read received.

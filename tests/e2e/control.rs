@@ -31,6 +31,7 @@ fn others_may_ask_a_mount_only_with_allow_other() {
     drop(mount);
     let mount = site.mount_with_options("http://127.0.0.1:1", "hydrate=off,allow_other");
     let (allowed, status) = other_user.run(&["status"], &mount.point);
+    let (_, json) = other_user.run(&["status", "--json"], &mount.point);
     let (pinned, refused_pin) = other_user.run(&["pin", "local/project"], &mount.point);
     let point = mount.point.display().to_string();
     let (replaced, refused_hand_over) = other_user.run_plain(&["mount", "--replace", &point]);
@@ -38,6 +39,8 @@ fn others_may_ask_a_mount_only_with_allow_other() {
     assert_eq!(code, Some(3), "{refused}");
     assert!(refused.contains("allow_other"), "{refused}");
     assert_eq!(allowed, Some(0), "{status}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["mounts"][0]["processes"], serde_json::json!([]));
     assert_eq!(pinned, Some(1), "{refused_pin}");
     assert!(
         refused_pin.contains("only root and the user"),

@@ -149,6 +149,10 @@ fn a_cache_that_the_kernel_cannot_pass_through_is_logged_once() {
     let log = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
 
     assert_eq!(log, git(&repo.work, &["log", "-p", "--format=%H"]));
+    let passthrough = mount.status()["passthrough"].take();
+    assert_eq!(passthrough["is_used"], false);
+    let reason = passthrough["reason"].as_str().unwrap();
+    assert!(reason.contains("the cache is on overlayfs"), "{reason}");
     let refused = mount.log().matches("Can't use passthrough").count();
     assert_eq!(refused, 1, "{}", mount.log());
 }

@@ -284,14 +284,53 @@ fn status_fits_its_terminal_and_a_pipe_gets_whole_lines() {
         .unwrap();
     let mut seen = String::new();
     let mut stdout = BufReader::new(watching.stdout.take().unwrap());
-    while seen.matches("\x1b[H").count() < 3 {
+    while !seen.contains("requests/s\x1b[K") {
         let mut line = Vec::new();
         assert!(stdout.read_until(b'\n', &mut line).unwrap() > 0, "{seen}");
         seen.push_str(&String::from_utf8(line).unwrap());
     }
     watching.kill().unwrap();
     watching.wait().unwrap();
-    assert!(seen.contains("0 B/s, 0.0 requests/s\x1b[K"), "{seen:?}");
+    assert_eq!(seen.matches("\x1b[H").count(), 2, "{seen:?}");
+    assert!(seen.contains("now     0 B/s, "), "{seen:?}");
     let modes = ["\x1b[?1049", "\x1b[?25", "\x1b[2J"];
     assert!(!modes.iter().any(|mode| seen.contains(mode)), "{seen:?}");
+}
+
+#[test]
+fn status_says_which_process_fetched_and_whether_passthrough_is_in_use() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.repo_of_files("project", (2, 300_000));
+    let daemon = site.daemon();
+    let mount = site.mount_with_options(&daemon.url(), "hydrate=off,no_passthrough");
+    let repo = mount.look("local/project");
+    let before = mount.traffic("demand_bytes");
+
+    let mut reader = Command::new("cat");
+    let mut reader = reader
+        .arg(repo.join("0"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(reader.wait().unwrap().success());
+
+    let fetched = mount.traffic("demand_bytes") - before;
+    let status = mount.status();
+    let processes = status["processes"].as_array().unwrap();
+    let of_reader = processes
+        .iter()
+        .find(|process| process["process"] == reader.id());
+    let of_reader = of_reader.unwrap_or_else(|| panic!("{status}"));
+    assert_eq!(of_reader["name"], "cat");
+    assert_eq!(of_reader["fetched_bytes"], fetched, "{status}");
+    assert!(fetched > 60_000, "{status}");
+    assert_eq!(status["passthrough"]["is_used"], false);
+    let text = mount.cli(&["status"]);
+    let line = format!(" requests for cat (process {}), the last ", reader.id());
+    assert!(text.contains(&line), "{text}");
+    let line = "passthrough is not in use: the mount has the option no_passthrough\n";
+    assert!(text.contains(line), "{text}");
 }

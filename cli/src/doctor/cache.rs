@@ -4,10 +4,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use cachewfs_base::Volume;
-use cachewfs_fuse::MountOptions;
+use cachewfs_fuse::{MountOptions, PassthroughObstacle};
 
 use super::check::quoted;
-use super::machine::has_passthrough;
 use super::subject::MountState;
 use super::{Check, Subject};
 use crate::output;
@@ -16,8 +15,6 @@ use crate::output;
 const LEAST_FREE: u64 = 16 << 20;
 /// As many bytes are written to find out whether the filesystem has room.
 const TRIAL_LEN: usize = 4096;
-/// Filesystems on top of other filesystems: the kernel refuses to stack a mount upon them.
-const STACKED: [(i64, &str); 2] = [(0x794c_7630, "overlayfs"), (0xf15f, "ecryptfs")];
 
 const WRITABLE: &str = "cache";
 const SPACE: &str = "cache space";
@@ -142,35 +139,28 @@ impl<'a> Cache<'a> {
     }
 
     fn check_passthrough(&self, existing: &Path) -> Check {
-        if !self.uses_passthrough {
-            return Check::skipped(PASSTHROUGH, "the mount has the option no_passthrough");
-        }
-        if !has_passthrough() {
-            return Check::skipped(PASSTHROUGH, "the kernel is too old for it");
-        }
         let uid = rustix::process::geteuid().as_raw();
         let uid = self
             .mount
             .map_or(uid, |mount| mount.uid.unwrap_or_default());
-        if uid != 0 {
-            return Check::skipped(PASSTHROUGH, "the kernel allows it only to root's mounts");
-        }
-        let kind = rustix::fs::statfs(existing).map(|found| found.f_type);
-        let stacked = STACKED
-            .iter()
-            .find(|(kind_of, _)| kind.is_ok_and(|kind| kind == *kind_of));
-        match stacked {
-            Some((_, name)) => {
+        let obstacle = PassthroughObstacle::find(self.uses_passthrough, uid, existing);
+        let status = self.mount.and_then(|mount| mount.status.as_ref().ok());
+        let reported = status.and_then(|status| status.passthrough.as_ref());
+        let told = reported.and_then(|report| report.reason.clone());
+        match (obstacle, told) {
+            (Some(obstacle @ PassthroughObstacle::Stacked(_)), _) => {
                 let reason = format!(
-                    "the cache is on {name}, which the kernel refuses for passthrough: the \
-                     mount's process answers each read that is not in the page cache"
+                    "{obstacle}: the mount's process answers each read that is not in the page \
+                     cache"
                 );
                 Check::warning(PASSTHROUGH, reason).remedy(
                     "put the cache on an ordinary filesystem: -o cache_dir=DIR; in a container, \
                      on a volume",
                 )
             }
-            None => Check::ok(PASSTHROUGH, "the kernel may read complete files itself"),
+            (Some(obstacle), _) => Check::skipped(PASSTHROUGH, obstacle.to_string()),
+            (None, Some(told)) => Check::warning(PASSTHROUGH, told),
+            (None, None) => Check::ok(PASSTHROUGH, "the kernel may read complete files itself"),
         }
     }
 }

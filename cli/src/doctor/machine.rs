@@ -4,14 +4,13 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use cachewfs_fuse::kernel_has_passthrough;
+
 use super::Check;
 use crate::git;
 
 /// The oldest kernel with `statx(2)`, which finds dead mounts.
 const OLDEST_KERNEL: (u32, u32) = (4, 11);
-/// The first kernel that reads files of the cache itself (passthrough), and that sends requests
-/// again which a killed process had read.
-const PASSTHROUGH_KERNEL: (u32, u32) = (6, 9);
 /// The oldest git that the tests run with: Debian 12's.
 const OLDEST_GIT: (u32, u32) = (2, 39);
 
@@ -107,11 +106,6 @@ pub(crate) fn kernel() -> String {
         .into_owned()
 }
 
-/// Returns whether the running kernel supports passthrough.
-pub(super) fn has_passthrough() -> bool {
-    parse_version(&kernel()).is_none_or(|version| version >= PASSTHROUGH_KERNEL)
-}
-
 fn kernel_version() -> Check {
     const NAME: &str = "kernel";
     let release = kernel();
@@ -120,7 +114,7 @@ fn kernel_version() -> Check {
             Check::wrong(NAME, format!("Linux {release} is too old"))
                 .remedy("install Linux 4.11 or later; with 6.9 or later, mounts are faster")
         }
-        Some(version) if version < PASSTHROUGH_KERNEL => {
+        Some(_) if !kernel_has_passthrough() => {
             let reason = format!(
                 "Linux {release} is too old for passthrough: the mount's process answers each \
                  read that is not in the page cache"

@@ -18,7 +18,10 @@ pub use cachewfs_format::SnapshotPart;
 use cachewfs_format::{RepoName, SnapshotId};
 use serde::{Deserialize, Serialize};
 
-pub use crate::report::{FailedReadReport, FailureReport, PartReport, RepoReport, TrafficReport};
+pub use crate::report::{
+    FailedReadReport, FailureReport, PartReport, PassthroughReport, ProcessReport, RepoReport,
+    TrafficReport,
+};
 
 /// A request of a client to a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,4 +192,11 @@ pub struct StatusReport {
     pub outage: Option<FailureReport>,
     /// The repositories that were looked up since the mount started, and the pinned ones.
     pub repos: Vec<RepoReport>,
+    /// Whether passthrough is in use, and if not, why. `None` from mounts of earlier versions.
+    #[serde(default)]
+    pub passthrough: Option<PassthroughReport>,
+    /// The processes for which the mount fetched something lately, and first the one for which it
+    /// fetched most.
+    #[serde(default)]
+    pub processes: Vec<ProcessReport>,
 }

@@ -25,7 +25,9 @@ use tracing::{debug, warn};
 use super::HEARTBEAT;
 use super::clones::Clones;
 use super::connections::{ConnectionPermit, Connections, Peer, admit};
-use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
+use super::protocol::{
+    ControlAnswer, ControlRequest, ProcessReport, Progress, Reply, SnapshotPart, StatusReport,
+};
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 use crate::fetch::FetchError;
@@ -403,7 +405,18 @@ impl ControlConnection {
             traffic: self.repositories.traffic().report(),
             outage: self.repositories.reachability.outage(),
             repos,
+            passthrough: Some(self.repositories.passthrough.report(options)),
+            processes: self.processes(),
         })
+    }
+
+    /// Returns the processes that fetched something lately. Another user learns of none.
+    fn processes(&self) -> Vec<ProcessReport> {
+        if self.peer == Peer::Owner {
+            self.repositories.traffic().processes.report()
+        } else {
+            Vec::new()
+        }
     }
 
     fn resolved(&self, repository: &Repository) -> ControlAnswer {

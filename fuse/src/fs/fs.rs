@@ -1,6 +1,5 @@
 //! [`Fs`]: the file system of a mount.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use super::handles::Handles;
@@ -20,8 +19,6 @@ pub(crate) struct Fs {
     pub(super) open_directories: Handles<OpenDirectory>,
     /// The journal of open segments, or `None` if there is no memory for it.
     pub(crate) journal: Option<OpenJournal>,
-    /// Whether the kernel has refused passthrough for a file.
-    pub(super) passthrough_refused: AtomicBool,
     /// The process that keeps what another needs to serve the mount if this one is killed.
     pub(crate) holder: OnceLock<Holder>,
 }
@@ -35,7 +32,6 @@ impl Fs {
             open_files: Handles::default(),
             open_directories: Handles::default(),
             journal: OpenJournal::create().ok(),
-            passthrough_refused: AtomicBool::new(false),
             holder: OnceLock::new(),
         }
     }

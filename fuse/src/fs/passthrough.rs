@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::Ordering;
 
 use fuser::BackingId;
 use tracing::{debug, warn};
@@ -83,13 +82,17 @@ impl Fs {
     /// Logs that the kernel refuses passthrough, as a warning the first time: it mostly refuses it
     /// always, for example if the cache is on a filesystem that is stacked itself.
     fn note_refused_passthrough(&self, error: &io::Error) {
-        if self.passthrough_refused.swap(true, Ordering::Relaxed) {
-            debug!(%error, "Can't use passthrough for a cache file");
-        } else {
+        if self
+            .repositories
+            .passthrough
+            .note_refusal(error.to_string())
+        {
             warn!(
                 %error,
                 "Can't use passthrough, so this process answers reads of complete files too: {error}"
             );
+        } else {
+            debug!(%error, "Can't use passthrough for a cache file");
         }
     }
 }

@@ -19,14 +19,11 @@ use crate::view::Generation;
 const fn part_of(role: Role) -> Option<&'static str> {
     match role {
         Role::Refs | Role::PackedRefs => Some("refs"),
-        Role::CommitGraph | Role::PackIndex | Role::PackReverseIndex => Some("indexes"),
+        Role::CommitGraph | Role::PackIndex | Role::PackReverseIndex => Some("pack indexes"),
         Role::Pack(PackKind::Tip) => Some("tip"),
         Role::Pack(PackKind::Increment) => Some("increments"),
-        Role::IndexHeader
-        | Role::IndexPart
-        | Role::IndexTrailer
-        | Role::WorkTree
-        | Role::LargeFile => Some("work tree"),
+        Role::IndexHeader | Role::IndexPart | Role::IndexTrailer => Some("index"),
+        Role::WorkTree | Role::LargeFile => Some("work tree"),
         Role::Pack(PackKind::Recent) => Some("recent"),
         Role::Pack(PackKind::Commits) => Some("commits"),
         Role::Pack(PackKind::Trees) => Some("trees"),

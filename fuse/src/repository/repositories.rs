@@ -31,6 +31,7 @@ use crate::failed_reads::FailedReads;
 use crate::fetch::ArchiveSource;
 use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
+use crate::passthrough::Passthrough;
 use crate::segment::Segments;
 use crate::tasks::Tasks;
 use crate::traffic::Traffic;
@@ -53,6 +54,8 @@ pub(crate) struct Repositories {
     pub(crate) reachability: Reachability,
     /// The calls that wait for an answer.
     pub(crate) callers: Arc<Callers>,
+    /// Whether the kernel reads files of the cache itself.
+    pub(crate) passthrough: Passthrough,
     /// The files whose last read failed.
     pub(crate) failed_reads: FailedReads,
     pub(super) slots: Slots,
@@ -87,6 +90,7 @@ impl Repositories {
             invalidator: OnceLock::new(),
             reachability: Reachability::new(options.lookup_timeout),
             callers: Arc::default(),
+            passthrough: Passthrough::default(),
             failed_reads: FailedReads::default(),
             slots,
             hosts: Hosts::new(kept.as_ref().and_then(KeptSnapshots::hosts)),

@@ -17,6 +17,7 @@ use super::reading::Reading;
 use super::retry::Retry;
 use super::{ReadError, Segment, SegmentLocation};
 use crate::cache::SegmentFile;
+use crate::caller;
 use crate::fetch::FetchError;
 use crate::traffic::Purpose;
 
@@ -29,7 +30,7 @@ pub(super) fn start(reading: &Reading, window: Range<usize>) -> Outcome {
     let tasks = reading.segment.backend.tasks.clone();
     let outcome = Outcome::default();
     let noted = Arc::clone(&outcome);
-    tasks.clone().spawn(async move {
+    tasks.clone().spawn(caller::for_same_caller(async move {
         let segment = &reading.segment;
         // The guard releases the claim however this task ends, even by a panic. Otherwise the
         // waiters of these chunks would wait forever.
@@ -60,7 +61,7 @@ pub(super) fn start(reading: &Reading, window: Range<usize>) -> Outcome {
         }
         // Released only now: releasing wakes the waiters, and they look for the failure.
         drop(claim);
-    });
+    }));
     outcome
 }
 

@@ -35,13 +35,13 @@ use tracing::error;
 
 use super::gate::{Effect, Gate};
 use super::reply::{KernelReply, LASTING_TTL, attach, file_attr, file_type, numbered_from, ttl};
-use crate::awake;
 use crate::fetch::FetchError;
 use crate::fs::{Attr, FileKind, Fs, FsError};
 use crate::ino::Ino;
 use crate::killed::killed;
 use crate::negotiated::{Negotiated, READ_AHEAD};
 use crate::options::{MountOptions, Owner};
+use crate::{awake, caller};
 
 /// At most this many background requests of the kernel are in flight, mostly read-ahead.
 ///
@@ -125,6 +125,7 @@ impl Adapter {
                 Err(FsError::Panicked)
             })
         });
+        let call = caller::for_thread(thread, call);
         let mut call: Pin<Box<dyn Future<Output = Result<T, FsError>> + Send>> = Box::pin(call);
         // This thread is not one of the runtime's, and the call may start timers and tasks.
         let _entered = self.runtime.enter();
@@ -195,6 +196,8 @@ impl Filesystem for Adapter {
                 agreed |= InitFlags::FUSE_PASSTHROUGH;
             }
         }
+        let passthrough = &self.fs.repositories().passthrough;
+        passthrough.note_offer(self.uses_passthrough);
         self.negotiated.set(Negotiated::new(config, agreed)).ok();
         config.set_max_background(MAX_BACKGROUND).ok();
         config.set_max_readahead(READ_AHEAD).ok();

@@ -10,6 +10,9 @@ use super::watch::{Rate, Rates};
 use crate::mounts::MountState;
 use crate::output;
 
+/// At most this many of the processes that fetched something lately.
+const SHOWN_PROCESSES: usize = 5;
+
 /// Returns the text about all mounts.
 pub(super) fn lines(states: &[MountState], rates: &Rates, width: Option<usize>) -> Vec<String> {
     let mut lines = Vec::new();
@@ -75,7 +78,27 @@ fn mount_lines(status: &StatusReport, rates: &Rates) -> Vec<String> {
         ),
     ];
     if let Some(rate) = rates.of_mount(&status.mount_point) {
-        lines.push(format!("now     {}, {}", rate.bytes(), rate.requests()));
+        lines.push(format!(
+            "now     {}, {} requests/s",
+            rate.bytes(),
+            rate.requests()
+        ));
+    }
+    if let Some(passthrough) = &status.passthrough {
+        lines.push(match &passthrough.reason {
+            None => "passthrough is in use: the kernel reads complete files itself".to_owned(),
+            Some(reason) => format!("passthrough is not in use: {reason}"),
+        });
+    }
+    for process in status.processes.iter().take(SHOWN_PROCESSES) {
+        lines.push(format!(
+            "lately  {} in {} requests for {} (process {}), the last {}",
+            output::bytes(process.fetched_bytes),
+            process.requests,
+            output::cell(&process.name),
+            process.process,
+            age(process.last_at),
+        ));
     }
     if let Some(outage) = &status.outage {
         let reason = output::cell(&outage.reason);
@@ -124,7 +147,7 @@ fn columns(status: &StatusReport, rates: &Rates) -> Vec<Column> {
     if rates.of_mount(&status.mount_point).is_some() {
         let rate_of = |repo: &RepoReport| rates.of_repo(&status.mount_point, &repo.repo);
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        columns.push(column("BYTES/S", 6, &|repo| {
+        columns.push(column("NOW", 6, &|repo| {
             or_dash(rate_of(repo).map(Rate::bytes))
         }));
         columns.push(column("REQUESTS/S", 6, &|repo| {

@@ -103,7 +103,7 @@ impl Rate {
 
     pub(super) fn requests(self) -> String {
         let tenths = self.tenths_of_requests;
-        format!("{}.{} requests/s", tenths / 10, tenths % 10)
+        format!("{}.{}", tenths / 10, tenths % 10)
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
         rates.note_at(&state(1000, 10), begin);
         assert_eq!(shown(&rates), None);
         rates.note_at(&state(1000 + 4096, 13), after(2));
-        let expected = ("2.0 KiB/s".to_owned(), "1.5 requests/s".to_owned());
+        let expected = ("2.0 KiB/s".to_owned(), "1.5".to_owned());
         assert_eq!(shown(&rates), Some(expected));
         // Another process serves the mount, and counts from 0.
         rates.note_at(&state(0, 0), after(4));
