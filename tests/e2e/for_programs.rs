@@ -61,7 +61,7 @@ fn every_command_with_a_result_prints_it_as_json() {
         })
     );
     let status = result(&of_mount(&["status"]));
-    assert_eq!(status["pid"], mounted["pid"]);
+    assert_eq!(status["mounts"][0]["pid"], mounted["pid"]);
 
     let refreshed = result(&of_mount(&["refresh", name]));
     let expected = [
