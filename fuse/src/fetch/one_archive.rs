@@ -23,7 +23,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::spawn_blocking;
 
 use super::answer::{exactly, total_len};
-use super::clients::builder;
+use super::clients::build;
 use super::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswer};
 use crate::traffic::{Purpose, Traffic};
 
@@ -216,7 +216,7 @@ async fn open_url(
     copy: &Path,
     traffic: &Arc<Traffic>,
 ) -> Result<(Place, u64), FetchError> {
-    let client = builder().redirect(Policy::default()).build();
+    let client = build(|builder| builder.redirect(Policy::default()));
     let client = client.map_err(|source| unreachable(url, source))?;
     let meter = traffic.meter(None, Purpose::Background);
     meter.count_request();
