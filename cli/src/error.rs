@@ -62,8 +62,13 @@ pub(crate) enum CliError {
     #[error("{url:?} is a path of this machine, and no repository of the mount")]
     LocalPath { url: String },
     /// The repository has neither a branch nor a tag of this name.
-    #[error("{repo} has no branch and no tag {name:?}")]
-    NoBranch { repo: String, name: String },
+    #[error("{repo} has no branch and no tag {name:?}{instead}")]
+    NoBranch {
+        repo: String,
+        name: String,
+        /// A semicolon and names that it has, or nothing if it has none.
+        instead: String,
+    },
     /// No daemon is given to restore from.
     #[error("no daemon is given")]
     NoDaemon,

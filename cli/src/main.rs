@@ -30,6 +30,7 @@ mod progress;
 mod remote;
 mod report;
 mod restore_staging;
+mod similar_names;
 mod speech;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ mod bare;
 mod cache;
 mod catch_up;
 mod clone;
+mod clone_options;
 mod command_line;
 mod control;
 mod crash;

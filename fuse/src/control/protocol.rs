@@ -15,6 +15,7 @@
 use std::path::PathBuf;
 
 pub use cachewfs_format::SnapshotPart;
+use cachewfs_format::api::EnsureRefsRequest;
 use cachewfs_format::{RepoName, SnapshotId};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,14 @@ pub enum ControlRequest {
     Refresh {
         /// The repository.
         repo: RepoName,
+    },
+    /// Waits until the daemon has refs and commits, for some minutes at most. Then moves the mount
+    /// to the newest snapshot. The answer is [`ControlAnswer::Resolved`].
+    Await {
+        /// The repository.
+        repo: RepoName,
+        /// The refs and commits.
+        wanted: EnsureRefsRequest,
     },
     /// Registers a clone that borrows the mount's objects. The answer is
     /// [`ControlAnswer::Nothing`].

@@ -32,6 +32,7 @@ use crate::fetch::FetchError;
 use crate::ino::Tree;
 use crate::mount_table::DeviceNumber;
 use crate::repository::{Repositories, Repository, kept_of};
+use crate::restore::wait_for;
 use crate::segment::ReadError;
 
 /// How often progress is sent, if there is any.
@@ -295,6 +296,19 @@ impl ControlConnection {
                 outcome.map_err(|error| chain(&error))?;
                 Ok(self.resolved(&repository))
             }
+            ControlRequest::Await { repo, wanted } => {
+                let waiting = |message: &str| {
+                    let text = format!("waiting for the daemon: {message}");
+                    send_progress(&progress, &text, 0, 0);
+                };
+                waiting("it looks for the refs");
+                let arrived = wait_for(&repo, &wanted, (self.repositories.source(), &waiting));
+                arrived.await.map_err(|error| chain(&error))?;
+                let repository = self.resolve(&repo, &progress).await?;
+                let outcome = self.repositories.catch_up(&repository).await;
+                outcome.map_err(|error| chain(&error))?;
+                Ok(self.resolved(&repository))
+            }
             ControlRequest::RegisterClone { repo, directory } => {
                 if !self.repositories.is_resolved(&repo) {
                     return Err(format!(
@@ -470,6 +484,7 @@ fn needs_privilege(request: &ControlRequest) -> bool {
         | ControlRequest::Resolve { .. }
         | ControlRequest::Prefetch { .. }
         | ControlRequest::Refresh { .. }
+        | ControlRequest::Await { .. }
         | ControlRequest::RegisterClone { .. } => false,
     }
 }

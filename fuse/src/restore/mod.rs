@@ -26,3 +26,4 @@ mod wanted;
 
 pub use error::RestoreError;
 pub use restore::{Restore, RestoreOptions, RestorePlace};
+pub(crate) use wanted::wait_for;
