@@ -41,6 +41,7 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Clone(clone::Args),
+    Dissociate(commands::dissociate::Args),
     Restore(restore::Args),
     Pin(pin::Args),
     Unpin(unpin::Args),

@@ -81,6 +81,20 @@ pub(crate) enum CliError {
     /// The restored clone is complete, but git can't fetch what is newer at upstream.
     #[error("{directory} has the whole snapshot, but git can't fetch what is newer: {details}")]
     NotUpToDate { directory: String, details: String },
+    /// The directory is in no clone that borrows from a mount.
+    #[error("{directory} is in no clone that borrows objects from a cachewfs mount")]
+    NothingBorrowed { directory: String },
+    /// Another process dissociates the same clone.
+    #[error("another cachewfs dissociate is working on {directory}")]
+    DissociatedTwice { directory: String },
+    /// The disk has too little room for a copy.
+    #[error("the copy needs {needed}, and the disk of {directory} has only {free}")]
+    NoRoom {
+        /// The bytes of the copy and those that are free, for people.
+        needed: String,
+        free: String,
+        directory: String,
+    },
     /// The directory to clone into has files already.
     #[error("{directory} exists and is not empty")]
     NotEmpty { directory: String },

@@ -13,6 +13,7 @@ mod clone_files;
 mod clone_staging;
 mod commands;
 mod daemonise;
+mod dissociation;
 mod doctor;
 mod error;
 mod exit_code;
@@ -96,6 +97,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Clone(args) => clone::run(&args),
+        Command::Dissociate(args) => commands::dissociate::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Pin(args) => pin::run(&args),
         Command::Unpin(args) => unpin::run(&args),

@@ -125,6 +125,9 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::NoBranch { .. }
         | CliError::AlreadyMounted { .. }
         | CliError::NotEmpty { .. }
+        | CliError::NothingBorrowed { .. }
+        | CliError::DissociatedTwice { .. }
+        | CliError::NoRoom { .. }
         | CliError::RestoredTwice { .. }
         | CliError::RestoreInterrupted { .. }
         | CliError::NotUpToDate { .. }
@@ -189,6 +192,11 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         CliError::NotUpToDate { .. } => {
             "run `git fetch` there yourself; with --no-fetch, restore leaves it out"
         }
+        CliError::NothingBorrowed { .. } => {
+            "`cat .git/objects/info/alternates` in a clone shows what it borrows"
+        }
+        CliError::DissociatedTwice { .. } => "wait for it",
+        CliError::NoRoom { .. } => "make room, or keep the mount: the clone works with it",
         CliError::NotEmpty { .. } => "choose another directory",
         CliError::BadOption { .. } => "`cachewfs mount --help` lists the options",
         CliError::Log { .. } => "name a file in a directory that exists: -o log=FILE",

@@ -18,6 +18,7 @@ mod control;
 mod crash;
 mod day;
 mod direct;
+mod dissociate;
 mod doctor;
 mod faults;
 mod for_programs;

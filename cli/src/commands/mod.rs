@@ -4,6 +4,7 @@
 pub(crate) mod before_sleep;
 pub(crate) mod clone;
 pub(crate) mod completions;
+pub(crate) mod dissociate;
 pub(crate) mod doctor;
 pub(crate) mod man;
 pub(crate) mod mount;

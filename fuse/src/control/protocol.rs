@@ -73,6 +73,11 @@ pub enum ControlRequest {
         /// The top of the clone's work tree.
         directory: PathBuf,
     },
+    /// Forgets that a clone borrows the mount's objects. The answer is [`ControlAnswer::Nothing`].
+    UnregisterClone {
+        /// The top of the clone's work tree.
+        directory: PathBuf,
+    },
     /// Asks for the options of the mount, to replace its process. The answer is
     /// [`ControlAnswer::Options`].
     Options,

@@ -319,6 +319,11 @@ impl ControlConnection {
                 self.repositories.view_changed.notify_one();
                 Ok(ControlAnswer::Nothing)
             }
+            ControlRequest::UnregisterClone { directory } => {
+                self.clones.unregister(self.peer, &directory);
+                self.repositories.view_changed.notify_one();
+                Ok(ControlAnswer::Nothing)
+            }
             ControlRequest::Options => {
                 let options = serde_json::to_value(&self.repositories.options);
                 let options = options.map_err(|error| error.to_string())?;
@@ -485,7 +490,8 @@ fn needs_privilege(request: &ControlRequest) -> bool {
         | ControlRequest::Prefetch { .. }
         | ControlRequest::Refresh { .. }
         | ControlRequest::Await { .. }
-        | ControlRequest::RegisterClone { .. } => false,
+        | ControlRequest::RegisterClone { .. }
+        | ControlRequest::UnregisterClone { .. } => false,
     }
 }
 
