@@ -141,6 +141,12 @@ pub(crate) enum CliError {
     /// The arguments of `mount` don't go together.
     #[error("{reason}")]
     WrongArguments { reason: &'static str },
+    /// `verify` found wrong bytes or missing objects.
+    #[error("something is wrong with what is stored here ({count} findings)")]
+    Damaged { count: usize },
+    /// git doesn't understand the value of `--since`.
+    #[error("{date:?} is no date in the past that git understands, and no duration")]
+    BadDate { date: String },
     /// `doctor` found something that doesn't work.
     #[error("something is wrong with this machine ({count} of the checks)")]
     Unwell { count: usize },

@@ -119,6 +119,7 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::BadDaemonUrl { .. }
         | CliError::NoDaemon
         | CliError::WrongArguments { .. }
+        | CliError::BadDate { .. }
         | CliError::BadOption { .. } => USAGE,
         CliError::CopyWithoutObjects
         | CliError::Incomplete { .. }
@@ -136,6 +137,7 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::NotMounted { .. }
         | CliError::Log { .. }
         | CliError::Unwell { .. }
+        | CliError::Damaged { .. }
         | CliError::Interrupted
         | CliError::Output(_) => FAILED,
     }
@@ -192,6 +194,7 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         CliError::NotUpToDate { .. } => {
             "run `git fetch` there yourself; with --no-fetch, restore leaves it out"
         }
+        CliError::BadDate { .. } => "for example: --since 2w, --since 2026-10-01",
         CliError::NothingBorrowed { .. } => {
             "`cat .git/objects/info/alternates` in a clone shows what it borrows"
         }
@@ -208,6 +211,7 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
         | CliError::Unwell { .. }
+        | CliError::Damaged { .. }
         | CliError::Interrupted
         | CliError::Output(_) => return None,
     })

@@ -9,12 +9,15 @@ use cachewfs_tests::{
 };
 use serde_json::Value;
 
-/// An upstream with 10 directories `d0`, `d1`, … of 8 files of 64 KiB each, and one at the top.
+/// Bytes of files in [`repo_of_directories`].
+const FILES_LEN: u64 = 20 << 20;
+
+/// An upstream with 20 directories `d0`, `d1`, … of 8 files of 128 KiB each, and one at the top.
 fn repo_of_directories(site: &Site) -> GitRepo {
     let mut repo = site.repo("project");
-    for number in 0..80 {
-        let name = format!("d{}/f{number}", number % 10);
-        repo.write(name, &Dice::new(number).noise(64 << 10));
+    for number in 0..160 {
+        let name = format!("d{}/f{number}", number % 20);
+        repo.write(name, &Dice::new(number).noise(128 << 10));
     }
     repo.write("top", b"top\n");
     repo.commit("files");
@@ -33,7 +36,7 @@ fn clone_json(point: &Path, target: &Path, options: &[&str]) -> Value {
 }
 
 #[test]
-fn a_sparse_clone_has_only_its_directories() {
+fn a_sparse_clone_fetches_only_its_directories() {
     if !can_mount() {
         return;
     }
@@ -45,6 +48,10 @@ fn a_sparse_clone_has_only_its_directories() {
 
     let report = clone_json(&mount.point, &sparse, &["--sparse", "d3", "--sparse", "d4"]);
 
+    // A tenth of the files in chunks of 1 MiB, the ends of the pack, and the index.
+    let fetched = report["fetched_bytes"].as_u64().unwrap();
+    assert!(fetched > FILES_LEN / 10, "{fetched}");
+    assert!(fetched < FILES_LEN * 2 / 5, "{fetched} of {FILES_LEN}");
     let mut names: Vec<_> = std::fs::read_dir(&sparse)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -64,7 +71,7 @@ fn a_sparse_clone_has_only_its_directories() {
     assert!(sparse.join("d5/f5").exists());
     git(&sparse, &["sparse-checkout", "disable"]);
     assert_eq!(git(&sparse, &["status", "--porcelain"]), "");
-    assert!(sparse.join("d9/f79").exists());
+    assert!(sparse.join("d9/f149").exists());
 
     let other = site.path().join("other").display().to_string();
     let said_of = |directory: &str| {

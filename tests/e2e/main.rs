@@ -41,4 +41,5 @@ mod restart;
 mod restore;
 mod right_bytes;
 mod silence;
+mod stored;
 mod tokens;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use cachewfs_format::api::EnsureRefsRequest;
 use cachewfs_format::{GitHead, RepoName};
-use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, PathReader};
 use serde::Serialize;
 
 use crate::clone_files::BORROWING_SETTINGS;
@@ -142,6 +142,9 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<CloneRepor
     let head = set_up(&staging, &source, args.branch.as_deref()).await?;
     if !args.sparse.is_empty() {
         make_sparse(&staging, &args.sparse).await?;
+        if !args.no_checkout {
+            spare_other_files(args, &source, staging.path()).await;
+        }
     }
     let checked_out = match head {
         _ if args.no_checkout => Ok(()),
@@ -264,6 +267,41 @@ async fn make_sparse(staging: &CloneStaging, directories: &[String]) -> Result<(
             output::error(&format!("cachewfs: HEAD has no directory {directory:?}"));
         }
     }
+    Ok(())
+}
+
+/// Makes a sparse checkout fetch little else than its files, if HEAD is the commit that the mount
+/// shows.
+///
+/// Otherwise git would read all trees of HEAD, which lie between all of its blobs, and the mount
+/// would take that for a checkout of everything.
+async fn spare_other_files(args: &Args, source: &CloneSource, clone: &Path) {
+    let index = clone.join(".git/index");
+    // With this index, git knows all paths without the trees. If it has no cache tree, or is that
+    // of another commit, because the mount has just moved or HEAD is another branch, git begins
+    // without an index, as in any new clone.
+    let is_of_head = copy_index(&source.objects_directory, &index).is_ok() && {
+        let tree = git::line(clone, &["rev-parse", "--quiet", "--verify", "HEAD^{tree}"]);
+        tree.is_some() && tree == git::line(clone, &["write-tree"])
+    };
+    if !is_of_head {
+        std::fs::remove_file(&index).ok();
+        return;
+    }
+    let request = ControlRequest::PrefetchPaths {
+        repo: source.repo.clone(),
+        paths: args.sparse.clone(),
+        reader: PathReader::Checkout,
+    };
+    // If it fails, the checkout fetches the files, and reports the reason if it fails, too.
+    args.choice.ask(&request).await.ok();
+}
+
+fn copy_index(objects_directory: &Path, index: &Path) -> std::io::Result<()> {
+    let git_dir = objects_directory.parent().unwrap_or(Path::new("/"));
+    let mut mounted = std::fs::File::open(git_dir.join("index"))?;
+    // Not a copy with its mode: the mounted file is read-only.
+    std::io::copy(&mut mounted, &mut std::fs::File::create_new(index)?)?;
     Ok(())
 }
 

@@ -32,7 +32,6 @@ use crate::fetch::FetchError;
 use crate::ino::Tree;
 use crate::mount_table::DeviceNumber;
 use crate::repository::{Repositories, Repository, kept_of};
-use crate::restore::wait_for;
 use crate::segment::ReadError;
 
 /// How often progress is sent, if there is any.
@@ -206,7 +205,8 @@ impl ControlConnection {
             return send(&mut output, &Reply::Failed { message }).await;
         }
         if needs_privilege(&request) && self.peer != Peer::Owner {
-            let message = "only root and the user who mounted may pin, unpin or unmount".to_owned();
+            let message =
+                "only root and the user who mounted may pin, unpin, forget or unmount".to_owned();
             return send(&mut output, &Reply::Failed { message }).await;
         }
         if request == ControlRequest::Replace {
@@ -264,6 +264,16 @@ impl ControlConnection {
                 let repository = self.resolve(&repo, &progress).await?;
                 self.fetch(&repository, part, &progress).await
             }
+            ControlRequest::PrefetchPaths {
+                repo,
+                paths,
+                reader,
+            } => self.fetch_paths(&repo, (&paths, reader), &progress).await,
+            ControlRequest::Forget { repo, force } => self.forget(&repo, force, &progress).await,
+            ControlRequest::Check { repo } => self.check(&repo, progress).await,
+            ControlRequest::Await { repo, wanted } => {
+                self.await_refs(&repo, &wanted, &progress).await
+            }
             ControlRequest::Pin { repo } => {
                 let repository = self.resolve(&repo, &progress).await?;
                 let pinned = self.repositories.pin(&repository);
@@ -291,19 +301,6 @@ impl ControlConnection {
                         return Err(chain(&error));
                     }
                 }
-                let repository = self.resolve(&repo, &progress).await?;
-                let outcome = self.repositories.catch_up(&repository).await;
-                outcome.map_err(|error| chain(&error))?;
-                Ok(self.resolved(&repository))
-            }
-            ControlRequest::Await { repo, wanted } => {
-                let waiting = |message: &str| {
-                    let text = format!("waiting for the daemon: {message}");
-                    send_progress(&progress, &text, 0, 0);
-                };
-                waiting("it looks for the refs");
-                let arrived = wait_for(&repo, &wanted, (self.repositories.source(), &waiting));
-                arrived.await.map_err(|error| chain(&error))?;
                 let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
                 outcome.map_err(|error| chain(&error))?;
@@ -339,7 +336,7 @@ impl ControlConnection {
     }
 
     /// Waits until `repo` can be read, and reports the last failure as progress meanwhile.
-    async fn resolve(
+    pub(super) async fn resolve(
         &self,
         repo: &RepoName,
         progress: &watch::Sender<Option<Progress>>,
@@ -432,7 +429,7 @@ impl ControlConnection {
         })
     }
 
-    fn resolved(&self, repository: &Repository) -> ControlAnswer {
+    pub(super) fn resolved(&self, repository: &Repository) -> ControlAnswer {
         let generation = repository.view().generation;
         let objects_directory = Tree::Inner.root(&repository.name);
         ControlAnswer::Resolved {
@@ -449,7 +446,7 @@ impl ControlConnection {
     }
 }
 
-fn send_progress(
+pub(super) fn send_progress(
     progress: &watch::Sender<Option<Progress>>,
     text: &str,
     done_bytes: u64,
@@ -484,10 +481,13 @@ fn needs_privilege(request: &ControlRequest) -> bool {
         | ControlRequest::Options
         | ControlRequest::Replace
         | ControlRequest::Pin { .. }
-        | ControlRequest::Unpin { .. } => true,
+        | ControlRequest::Unpin { .. }
+        | ControlRequest::Forget { .. } => true,
         ControlRequest::Status
         | ControlRequest::Resolve { .. }
         | ControlRequest::Prefetch { .. }
+        | ControlRequest::PrefetchPaths { .. }
+        | ControlRequest::Check { .. }
         | ControlRequest::Refresh { .. }
         | ControlRequest::Await { .. }
         | ControlRequest::RegisterClone { .. }

@@ -1,0 +1,59 @@
+//! `cachewfs forget`: drops what the cache has of a repository.
+
+use anyhow::Result;
+use cachewfs_format::RepoName;
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
+use serde::Serialize;
+
+use crate::mounts::RepoChoice;
+use crate::output;
+
+/// Drop what the cache has of a repository
+///
+///   cachewfs forget github.com/org/repo             frees its disk space
+///   cachewfs forget github.com/org/repo --force     also if it is pinned
+///
+/// The mount still shows the repository, and fetches again what is read. Clones that borrow from it
+/// work as before, as long as a daemon answers. What other repositories need, such as a fork, stays.
+///
+/// The command is refused while a program has a pack or a large file of the repository open.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// Unpin the repository first if it is pinned.
+    #[arg(short, long)]
+    force: bool,
+
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    repo: RepoChoice,
+}
+
+/// The result, for programs.
+#[derive(Debug, Serialize)]
+struct ForgetReport {
+    repo: RepoName,
+    /// The bytes of disk that are free now.
+    freed_bytes: u64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let repo = args.repo.name()?;
+    let request = ControlRequest::Forget {
+        repo: repo.clone(),
+        force: args.force,
+    };
+    let ControlAnswer::Freed { freed_bytes } = args.repo.ask(&request)? else {
+        anyhow::bail!("the mount's answer is not of the requested kind");
+    };
+    if args.json {
+        return output::json(&ForgetReport { repo, freed_bytes });
+    }
+    output::line(&format!(
+        "Forgot {repo}: freed {}",
+        output::bytes(freed_bytes)
+    ))
+}
