@@ -148,8 +148,8 @@ pub(crate) const BORROWING_SETTINGS: &str = "\
 /// A setting stays if somebody has changed its value.
 pub(crate) fn without_borrowing_settings(config: &[u8]) -> Option<Vec<u8>> {
     let is_header = |line: &[u8]| line.starts_with(b"[");
-    // Sections as git writes them: a header, and a line for each setting or comment. What stands
-    // before the first header is a section without one.
+    // Sections as git writes them: a header, and a line for each setting or comment. Lines
+    // before the first header are a section without one.
     let sections = |text: &[u8]| {
         let mut sections: Vec<(Vec<u8>, Vec<Vec<u8>>)> = vec![(Vec::new(), Vec::new())];
         for line in text.split_inclusive(|&byte| byte == b'\n') {

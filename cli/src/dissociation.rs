@@ -88,7 +88,6 @@ impl BorrowingRepository {
         let mut found = Vec::new();
         let mut directories = vec![git_dir.join("modules")];
         while let Some(directory) = directories.pop() {
-            // git lists worktrees and hooks of other kinds beside `modules`, which aren't looked at.
             for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
                 if !entry.file_type()?.is_dir() {
                     continue;

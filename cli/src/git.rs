@@ -119,8 +119,8 @@ pub(crate) fn ask(directory: Option<&Path>, arguments: &[&str]) -> Option<Vec<u8
     output.status.success().then_some(output.stdout)
 }
 
-/// Runs a git command that only asks about the repository around `directory`. Returns the first line
-/// of what it prints, or `None` if it fails.
+/// Runs a git command that only asks about the repository around `directory`. Returns the first
+/// line that it prints, or `None` if it fails.
 pub(crate) fn line(directory: &Path, arguments: &[&str]) -> Option<String> {
     let said = ask(Some(directory), arguments)?;
     let text = String::from_utf8_lossy(&said);

@@ -33,6 +33,7 @@ mod report;
 mod restore_staging;
 mod similar_names;
 mod speech;
+mod submodules;
 
 use std::process::ExitCode;
 

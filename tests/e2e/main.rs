@@ -42,4 +42,5 @@ mod restore;
 mod right_bytes;
 mod silence;
 mod stored;
+mod submodules;
 mod tokens;

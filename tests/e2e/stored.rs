@@ -1,4 +1,4 @@
-//! What is stored on this machine: `pins`, `forget`, `verify`, and `prefetch` of a part.
+//! The bytes on this machine: `pins`, `forget`, `verify`, and `prefetch` of a part.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -26,6 +26,7 @@ use crate::interrupt::interrupted;
 use crate::mounts::{MountChoice, block_on};
 use crate::new_clone::{HeadState, NewClone, append};
 use crate::progress::Bar;
+use crate::submodules::{ClonedSubmodule, clone_submodules};
 use crate::{clone_staging, git, output, remote};
 
 /// Make a clone that borrows its objects from the mount
@@ -64,6 +65,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     sparse: Vec<String>,
 
+    /// Clone the submodules too, and theirs.
+    ///
+    /// A submodule borrows its objects if the mount has its repository. Otherwise git clones it
+    /// from its URL, and the command says so.
+    #[arg(long)]
+    recurse_submodules: bool,
+
     /// Wait until this ref is at this commit, such as main=ID, or until it is there.
     ///
     /// A name that doesn't begin with refs/ is a branch. May be given several times. The command
@@ -92,6 +100,7 @@ struct CloneReport {
     commit: Option<String>,
     /// The directories of a sparse checkout.
     sparse: Vec<String>,
+    submodules: Vec<ClonedSubmodule>,
     /// The bytes that the mount fetched of the repository meanwhile, for whatever program.
     fetched_bytes: u64,
 }
@@ -171,6 +180,11 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<CloneRepor
         let details = format!("{}{error:#}", notice.unwrap_or_default());
         CliError::CheckoutFailed { directory, details }
     })?;
+    let submodules = if args.recurse_submodules && !args.no_checkout {
+        clone_submodules(&args.choice, target).await?
+    } else {
+        Vec::new()
+    };
     let fetched_after = fetched_bytes(args, repo).await?;
     Ok(CloneReport {
         repo: repo.clone(),
@@ -179,6 +193,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<CloneRepor
         branch: git::line(target, &["symbolic-ref", "--quiet", "--short", "HEAD"]),
         commit: git::line(target, &["rev-parse", "--quiet", "--verify", "HEAD"]),
         sparse: args.sparse.clone(),
+        submodules,
         fetched_bytes: fetched_after.saturating_sub(fetched_before),
     })
 }
@@ -254,8 +269,8 @@ async fn set_up(
     Ok(head)
 }
 
-/// Begins a sparse checkout of `directories`. Says which of them HEAD doesn't have: git takes such a
-/// name, because another commit may have the directory.
+/// Begins a sparse checkout of `directories`. Says which of them HEAD doesn't have: git takes such
+/// a name, because another commit may have the directory.
 async fn make_sparse(staging: &CloneStaging, directories: &[String]) -> Result<()> {
     let paths = directories.iter().map(String::as_str);
     let arguments: Vec<_> = ["set", "--cone", "--"].into_iter().chain(paths).collect();

@@ -14,7 +14,8 @@ use crate::output;
 ///   cachewfs forget github.com/org/repo --force     also if it is pinned
 ///
 /// The mount still shows the repository, and fetches again what is read. Clones that borrow from it
-/// work as before, as long as a daemon answers. What other repositories need, such as a fork, stays.
+/// work as before, as long as a daemon answers. Bytes that other repositories need, such as a fork,
+/// stay.
 ///
 /// The command is refused while a program has a pack or a large file of the repository open.
 #[derive(Debug, clap::Args)]

@@ -20,10 +20,11 @@ use crate::{git, output, remote};
 ///   cachewfs verify src/repo --full          also reads all objects, from the mount too
 ///   cachewfs verify github.com/org/repo      what the cache has of this repository
 ///
-/// The mount compares the bytes in its cache with the checksums that it wrote when they arrived and
-/// were verified. It drops those that differ, and fetches them again when they are read. In a clone,
-/// git also reads the clone's own packs, and looks whether each object is there that its branches
-/// need and the branches of the mount don't have. The exit code is 1 if anything is wrong.
+/// The mount compares the bytes in its cache with the checksums that it wrote when they arrived.
+/// It drops those that differ, and fetches them again when they are read. In a clone, git also
+/// reads the clone's own packs, and looks for objects that its branches need and that are missing.
+/// It doesn't look again at the history of the mount's branches, unless with --full. The exit code
+/// is 1 if anything is wrong.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -51,11 +52,11 @@ struct VerifyReport {
     /// The top of the clone, if one was checked.
     directory: Option<PathBuf>,
     repositories: Vec<CachedRepository>,
-    /// What git found wrong with the clone, with a sentence on what to do.
+    /// The faults that git found in the clone.
     problems: Vec<Problem>,
 }
 
-/// What the cache has of one repository.
+/// The cached bytes of one repository.
 #[derive(Debug, Serialize)]
 struct CachedRepository {
     repo: RepoName,

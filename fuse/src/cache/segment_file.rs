@@ -132,7 +132,7 @@ impl SegmentFile {
     }
 
     /// Compares chunk `index`, whose content is `range`, with its mark again. Returns whether they
-    /// match, or `None` if the chunk isn't cached. A chunk that doesn't match is absent from now on.
+    /// match, or `None` if the chunk isn't cached. A chunk that doesn't match counts as absent.
     pub(crate) fn check_again(&self, index: usize, range: &Range<u64>) -> Option<bool> {
         let state = self.states.get(index)?;
         if state.load(Ordering::Acquire) != READY {

@@ -1,5 +1,5 @@
-//! Answers requests about what a mount has and lacks: files to fetch, bytes to check or to drop, and
-//! refs to wait for.
+//! Answers requests about what a mount has and lacks: files to fetch, bytes to check or to drop,
+//! and refs to wait for.
 
 use std::sync::Arc;
 

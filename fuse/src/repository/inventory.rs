@@ -39,7 +39,7 @@ impl Repositories {
     /// Drops the cached bytes of the snapshot that `repository` shows, and what the next mount
     /// would show of it without a daemon. Returns how many bytes of disk that freed.
     ///
-    /// What other repositories of this mount show, and what is pinned, stays. Blocks on the disk.
+    /// Bytes that other repositories of this mount show, and pinned ones, stay. Blocks on the disk.
     pub(crate) fn forget(&self, repository: &Repository) -> Result<u64, ForgetError> {
         let own = segments_of(&repository.view().generation, SnapshotPart::All);
         let is_open = |segment: &&Arc<Segment>| segment.opens.lock().count > 0;

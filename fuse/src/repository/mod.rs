@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `report.rs` has the reports for `cachewfs status`, and the pins. `paths.rs` fetches some files,
-//! `inventory.rs` checks and drops what is cached. `hand_over.rs` passes all of it to another process.
+//! `inventory.rs` checks and drops what is cached. `hand_over.rs` passes all of it to another
+//! process.
 
 mod ask_hosts;
 mod catch_up;
