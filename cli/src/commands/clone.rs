@@ -26,6 +26,7 @@ use crate::interrupt::interrupted;
 use crate::mounts::{MountChoice, block_on};
 use crate::new_clone::{HeadState, NewClone, append};
 use crate::progress::Bar;
+use crate::speech::{JsonChoice, Speech};
 use crate::submodules::{ClonedSubmodule, clone_submodules};
 use crate::{clone_staging, git, output, remote};
 
@@ -79,9 +80,8 @@ pub(crate) struct Args {
     #[arg(long = "ref", value_name = "NAME[=ID]", value_parser = parse_ref)]
     refs: Vec<(String, String)>,
 
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonChoice,
 
     #[command(flatten)]
     choice: MountChoice,
@@ -135,11 +135,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             _ = interrupted() => Err(CliError::Interrupted.into()),
         }
     })?;
-    if args.json {
-        output::json(&report)
-    } else {
-        output::line(&format!("Cloned {repo} into {}", target.display()))
-    }
+    let line = format!("Cloned {repo} into {}", target.display());
+    args.json.print(&report, &line)
 }
 
 async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<CloneReport> {
@@ -201,7 +198,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<CloneRepor
 /// Returns how many bytes of the repository the mount has fetched since it started. Asks only if
 /// the result is printed: the mount looks at its whole cache.
 async fn fetched_bytes(args: &Args, repo: &RepoName) -> Result<u64> {
-    if !args.json {
+    if !Speech::chosen().is_json {
         return Ok(0);
     }
     let ControlAnswer::Status(status) = args.choice.ask(&ControlRequest::Status).await? else {

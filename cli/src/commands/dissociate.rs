@@ -15,6 +15,7 @@ use crate::error::CliError;
 use crate::interrupt::interrupted;
 use crate::mounts::{MountChoice, block_on, mount_points};
 use crate::progress::Bar;
+use crate::speech::{JsonChoice, Speech};
 use crate::{git, output};
 
 /// How long an interrupted copy may take to remove the file that it was copying.
@@ -42,9 +43,8 @@ pub(crate) struct Args {
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonChoice,
 }
 
 /// The result, for programs.
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             total += repository.missing_bytes()?;
         }
         check_room(repositories.first(), total)?;
-        if !args.json {
+        if !Speech::chosen().is_json {
             output::line(&format!(
                 "Copying {} into {}",
                 output::bytes(total),
@@ -89,15 +89,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !report.is_dry_run {
         unregister(&report);
     }
-    if args.json {
-        return output::json(&report);
-    }
     let (directory, bytes) = (report.directory.display(), report.copied_bytes);
-    output::line(&if report.is_dry_run {
+    let line = if report.is_dry_run {
         format!("Would copy {} into {directory}", output::bytes(bytes))
     } else {
         format!("{directory} no longer needs the mount")
-    })
+    };
+    args.json.print(&report, &line)
 }
 
 /// Returns the repositories of the clone around `directory` that borrow from mounts.

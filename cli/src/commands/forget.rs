@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::mounts::RepoChoice;
 use crate::output;
+use crate::speech::JsonChoice;
 
 /// Drop what the cache has of a repository
 ///
@@ -25,9 +26,8 @@ pub(crate) struct Args {
     #[arg(short, long)]
     force: bool,
 
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonChoice,
 
     #[command(flatten)]
     repo: RepoChoice,
@@ -50,11 +50,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let ControlAnswer::Freed { freed_bytes } = args.repo.ask(&request)? else {
         anyhow::bail!("the mount's answer is not of the requested kind");
     };
-    if args.json {
-        return output::json(&ForgetReport { repo, freed_bytes });
-    }
-    output::line(&format!(
-        "Forgot {repo}: freed {}",
-        output::bytes(freed_bytes)
-    ))
+    let line = format!("Forgot {repo}: freed {}", output::bytes(freed_bytes));
+    args.json.print(&ForgetReport { repo, freed_bytes }, &line)
 }

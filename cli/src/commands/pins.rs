@@ -9,23 +9,29 @@ use serde::Serialize;
 
 use crate::mounts::{MountChoice, block_on};
 use crate::output;
+use crate::speech::{JsonChoice, Speech};
 
 /// List the pinned repositories, and how much of each the cache has
 ///
 ///   cachewfs pins
-///   cachewfs pins --json | jq -r '.[].repo'
+///   cachewfs pins --json | jq -r '.pins[].repo'
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// Print JSON, for programs.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonChoice,
 
     #[command(flatten)]
     choice: MountChoice,
 }
 
-/// A pinned repository, for programs.
+/// The result, for programs.
+#[derive(Debug, Serialize)]
+struct PinsReport {
+    pins: Vec<Pin>,
+}
+
+/// A pinned repository.
 #[derive(Debug, Serialize)]
 struct Pin {
     repo: RepoName,
@@ -66,8 +72,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let pinned = status.repos.into_iter().filter(|report| report.is_pinned);
     let pins: Vec<Pin> = pinned.map(Pin::of).collect();
-    if args.json {
-        return output::json(&pins);
+    if Speech::chosen().is_json {
+        return args.json.print_json(&PinsReport { pins });
     }
     if pins.is_empty() {
         return output::line("No repository is pinned.");

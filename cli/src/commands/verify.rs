@@ -12,6 +12,7 @@ use crate::error::CliError;
 use crate::interrupt::interrupted;
 use crate::mounts::{MountChoice, block_on, mount_points};
 use crate::progress::Bar;
+use crate::speech::{JsonChoice, Speech};
 use crate::{git, output, remote};
 
 /// Check what is stored on this machine of a repository, or of a clone
@@ -38,9 +39,8 @@ pub(crate) struct Args {
     #[arg(long)]
     full: bool,
 
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonChoice,
 
     #[command(flatten)]
     choice: MountChoice,
@@ -81,9 +81,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     });
     bar.finish();
     let report = report?;
-    if args.json {
-        output::json(&report)?;
-    } else {
+    args.json.print_json(&report)?;
+    if !Speech::chosen().is_json {
         for line in lines(&report) {
             output::line(&line)?;
         }
