@@ -21,7 +21,7 @@ use crate::commands::{
 ///
 /// Exit codes:
 ///   0  success
-///   1  failure; for doctor, something is wrong with the machine
+///   1  failure; for doctor and verify, something is wrong
 ///   2  the command line is wrong
 ///   3  no mount is running, or it does not answer
 ///   4  the repository does not exist
@@ -41,12 +41,16 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Clone(clone::Args),
+    Dissociate(commands::dissociate::Args),
     Restore(restore::Args),
     Pin(pin::Args),
     Unpin(unpin::Args),
+    Pins(commands::pins::Args),
     Prefetch(prefetch::Args),
+    Forget(commands::forget::Args),
     Refresh(refresh::Args),
     Status(status::Args),
+    Verify(commands::verify::Args),
     Doctor(commands::doctor::Args),
     Report(commands::report::Args),
     Completions(completions::Args),

@@ -33,12 +33,17 @@ pub(crate) fn alternates(directory: Option<&Path>) -> Option<(PathBuf, Vec<Vec<u
     let said = git::ask(directory, &arguments)?;
     let file = Path::new(OsStr::from_bytes(said.strip_suffix(b"\n")?));
     let file = directory.unwrap_or(Path::new("")).join(file);
-    let text = std::fs::read(&file).unwrap_or_default();
+    let objects = file.parent()?.parent()?.to_owned();
+    Some((objects, lines_of(&file)))
+}
+
+/// Returns the lines of a file `alternates`, or none if it doesn't exist.
+pub(crate) fn lines_of(alternates: &Path) -> Vec<Vec<u8>> {
+    let text = std::fs::read(alternates).unwrap_or_default();
     let lines = text.split(|&byte| byte == b'\n');
     // git takes lines that begin with `#` for comments.
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
-    let objects = file.parent()?.parent()?.to_owned();
-    Some((objects, lines.map(<[u8]>::to_vec).collect()))
+    lines.map(<[u8]>::to_vec).collect()
 }
 
 /// Parses a line of `alternates` in the directory `objects`. A mounted repository has a relative

@@ -153,6 +153,53 @@ pub(crate) const BORROWING_SETTINGS: &str = "\
 \tuntrackedCache = true
 ";
 
+/// Returns a configuration without [`BORROWING_SETTINGS`], or `None` if it has none of them. The
+/// untracked cache stays: it needs no mount.
+///
+/// A setting stays if somebody has changed its value.
+pub(crate) fn without_borrowing_settings(config: &[u8]) -> Option<Vec<u8>> {
+    let is_header = |line: &[u8]| line.starts_with(b"[");
+    // Sections as git writes them: a header, and a line for each setting or comment. Lines
+    // before the first header are a section without one.
+    let sections = |text: &[u8]| {
+        let mut sections: Vec<(Vec<u8>, Vec<Vec<u8>>)> = vec![(Vec::new(), Vec::new())];
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            if is_header(line) {
+                sections.push((line.to_vec(), Vec::new()));
+            } else if let Some((_, lines)) = sections.last_mut() {
+                lines.push(line.to_vec());
+            }
+        }
+        sections
+    };
+    let ours = sections(BORROWING_SETTINGS.as_bytes());
+    let comment_lines = BORROWING_SETTINGS
+        .lines()
+        .filter(|line| line.starts_with('#'));
+    let comments: Vec<&[u8]> = comment_lines.map(str::as_bytes).collect();
+    let is_ours = |header: &[u8], line: &[u8]| {
+        let is_comment = comments.contains(&line.trim_ascii_end());
+        let mut same = ours
+            .iter()
+            .filter(|(known, _)| known == header && header != b"[core]\n");
+        is_comment || same.any(|(_, lines)| lines.iter().any(|known| known == line))
+    };
+    let mut kept: Vec<u8> = Vec::new();
+    for (header, lines) in sections(config) {
+        let mut rest: Vec<_> = lines
+            .iter()
+            .filter(|line| !is_ours(&header, line))
+            .collect();
+        let is_changed = rest.len() < lines.len();
+        while is_changed && rest.pop_if(|line| line.trim_ascii().is_empty()).is_some() {}
+        if !is_changed || !rest.is_empty() {
+            kept.extend_from_slice(&header);
+            kept.extend(rest.into_iter().flatten());
+        }
+    }
+    (kept != config).then_some(kept)
+}
+
 /// Escapes a value that stands between quotes in a git configuration file. Otherwise a value could
 /// end its quotes and add settings, which may run programs.
 fn quoted(value: &[u8]) -> Vec<u8> {
@@ -211,6 +258,27 @@ mod tests {
         assert!(!String::from_utf8(text).unwrap().contains(" refs/heads/"));
         let config = String::from_utf8(config("https://h/r", None, BORROWING_SETTINGS)).unwrap();
         assert!(!config.contains("[branch"));
+    }
+
+    #[test]
+    fn borrowing_settings_go_and_those_of_people_stay() {
+        let own = "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = \"https://h/r\"\n";
+        let cache = "[core]\n\tuntrackedCache = true\n";
+        let without = |config: &str| {
+            let kept = without_borrowing_settings(config.as_bytes());
+            kept.map(|kept| String::from_utf8(kept).unwrap())
+        };
+
+        let all = without(&format!("{own}{BORROWING_SETTINGS}")).unwrap();
+        assert_eq!(all, format!("{own}{cache}"));
+        assert_eq!(without(&all), None);
+        // Settings that a person changed or added.
+        let changed = BORROWING_SETTINGS
+            .replace("unpackLimit = 1", "unpackLimit = 9")
+            .replace("\tauto = 0\n", "\tauto = 0\n\tpruneExpire = now\n");
+        let kept = without(&format!("{own}{changed}")).unwrap();
+        let theirs = "[gc]\n\tpruneExpire = now\n[fetch]\n\tunpackLimit = 9\n";
+        assert_eq!(kept, format!("{own}{theirs}{cache}"));
     }
 
     #[test]

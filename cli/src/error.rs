@@ -74,8 +74,13 @@ pub(crate) enum CliError {
     #[error("{path:?} is in the mount at {mount_point}, and in no repository of it")]
     NoRepositoryAtPath { path: String, mount_point: String },
     /// The repository has neither a branch nor a tag of this name.
-    #[error("{repo} has no branch and no tag {name:?}")]
-    NoBranch { repo: String, name: String },
+    #[error("{repo} has no branch and no tag {name:?}{instead}")]
+    NoBranch {
+        repo: String,
+        name: String,
+        /// A semicolon and names that it has, or nothing if it has none.
+        instead: String,
+    },
     /// No daemon is given to restore from.
     #[error("no daemon is given")]
     NoDaemon,
@@ -107,6 +112,20 @@ pub(crate) enum CliError {
         directory: String,
         found: String,
         wanted: String,
+    },
+    /// The directory is in no clone that borrows from a mount.
+    #[error("{directory} is in no clone that borrows objects from a cachewfs mount")]
+    NothingBorrowed { directory: String },
+    /// Another process dissociates the same clone.
+    #[error("another cachewfs dissociate is working on {directory}")]
+    DissociatedTwice { directory: String },
+    /// The disk has too little room for a copy.
+    #[error("the copy needs {needed}, and the disk of {directory} has only {free}")]
+    NoRoom {
+        /// The bytes of the copy and those that are free, for people.
+        needed: String,
+        free: String,
+        directory: String,
     },
     /// The directory to clone into has files already.
     #[error("{directory} exists and is not empty")]
@@ -154,6 +173,12 @@ pub(crate) enum CliError {
     /// The arguments of `mount` don't go together.
     #[error("{reason}")]
     WrongArguments { reason: &'static str },
+    /// `verify` found wrong bytes or missing objects.
+    #[error("something is wrong with what is stored here ({count} findings)")]
+    Damaged { count: usize },
+    /// git doesn't understand the value of `--since`.
+    #[error("{date:?} is no date in the past that git understands, and no duration")]
+    BadDate { date: String },
     /// `doctor` found something that doesn't work.
     #[error("something is wrong with this machine ({count} of the checks)")]
     Unwell { count: usize },

@@ -173,6 +173,14 @@ pub(crate) fn ask(directory: Option<&Path>, arguments: &[&str]) -> Option<Vec<u8
     output.status.success().then_some(output.stdout)
 }
 
+/// Runs a git command that only asks about the repository around `directory`. Returns the first
+/// line that it prints, or `None` if it fails.
+pub(crate) fn line(directory: &Path, arguments: &[&str]) -> Option<String> {
+    let said = ask(Some(directory), arguments)?;
+    let text = String::from_utf8_lossy(&said);
+    text.lines().next().map(str::to_owned)
+}
+
 /// Returns the top of the work tree around `directory`, or `None` if there is none.
 pub(crate) fn top_of_work_tree(directory: &Path) -> Option<PathBuf> {
     let said = ask(Some(directory), &["rev-parse", "--show-toplevel"])?;

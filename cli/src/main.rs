@@ -14,6 +14,7 @@ mod clone_files;
 mod clone_staging;
 mod commands;
 mod daemonise;
+mod dissociation;
 mod doctor;
 mod error;
 mod exit_code;
@@ -34,7 +35,9 @@ mod report;
 mod restore_job;
 mod restore_staging;
 mod restored;
+mod similar_names;
 mod speech;
+mod submodules;
 #[cfg(test)]
 mod testing;
 
@@ -101,12 +104,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Clone(args) => clone::run(&args),
+        Command::Dissociate(args) => commands::dissociate::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Pin(args) => pin::run(&args),
         Command::Unpin(args) => unpin::run(&args),
+        Command::Pins(args) => commands::pins::run(&args),
         Command::Prefetch(args) => prefetch::run(&args),
+        Command::Forget(args) => commands::forget::run(&args),
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Verify(args) => commands::verify::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Completions(args) => completions::run(&args),

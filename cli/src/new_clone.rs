@@ -8,6 +8,7 @@ use cachewfs_format::{GitHead, RepoName};
 use crate::clone_files::{chosen_head, config, mirror_config, packed_refs};
 use crate::error::CliError;
 use crate::git;
+use crate::similar_names::names_instead;
 
 /// A clone that is about to be created.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl NewClone<'_> {
             Some(name) => chosen_head(refs, name).ok_or_else(|| CliError::NoBranch {
                 repo: self.repo.to_string(),
                 name: name.to_owned(),
+                instead: names_instead(refs, name),
             })?,
         };
         // `git init` refuses some names that a branch at upstream can have. So it gets a fixed

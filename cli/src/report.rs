@@ -122,6 +122,7 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::BadDaemonUrl { .. }
         | CliError::NoDaemon
         | CliError::WrongArguments { .. }
+        | CliError::BadDate { .. }
         | CliError::BadOption { .. } => USAGE,
         CliError::CopyWithoutObjects
         | CliError::Incomplete { .. }
@@ -133,6 +134,9 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::OwnCommits { .. }
         | CliError::OtherBranch { .. }
         | CliError::OtherRestore { .. }
+        | CliError::NothingBorrowed { .. }
+        | CliError::DissociatedTwice { .. }
+        | CliError::NoRoom { .. }
         | CliError::RestoredTwice { .. }
         | CliError::RestoreInterrupted { .. }
         | CliError::NotUpToDate { .. }
@@ -141,6 +145,7 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::NotMounted { .. }
         | CliError::Log { .. }
         | CliError::Unwell { .. }
+        | CliError::Damaged { .. }
         | CliError::Interrupted
         | CliError::Output(_) => FAILED,
     }
@@ -211,6 +216,12 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
              `git reflog` still names the commits"
         }
         CliError::OtherBranch { .. } => "switch to it first; with --force, restore does",
+        CliError::BadDate { .. } => "for example: --since 2w, --since 2026-10-01",
+        CliError::NothingBorrowed { .. } => {
+            "`cat .git/objects/info/alternates` in a clone shows what it borrows"
+        }
+        CliError::DissociatedTwice { .. } => "wait for it",
+        CliError::NoRoom { .. } => "make room, or keep the mount: the clone works with it",
         CliError::BadOption { .. } => "`cachewfs mount --help` lists the options",
         CliError::Log { .. } => "name a file in a directory that exists: -o log=FILE",
         CliError::WrongArguments { .. } => "`cachewfs mount --help` shows the arguments",
@@ -225,6 +236,7 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
         | CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
         | CliError::Unwell { .. }
+        | CliError::Damaged { .. }
         | CliError::Interrupted
         | CliError::Output(_) => return None,
     })

@@ -24,6 +24,15 @@ pub struct FailedReadReport {
     pub failure: FailureReport,
 }
 
+/// A file of a snapshot whose bytes in the cache were not those that had arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedFileReport {
+    /// The path in the archive, or words for several small files.
+    pub path: String,
+    /// The bytes that the cache dropped.
+    pub damaged_bytes: u64,
+}
+
 /// Counts of requests to the daemons and of the bytes they sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficReport {

@@ -125,7 +125,7 @@ fn a_branch_or_a_tag_is_chosen_as_with_git() {
         &point,
     ];
     let said = String::from_utf8_lossy(&run(&options).stderr).into_owned();
-    let expected = "cachewfs: local/project has no branch and no tag \"absent\"\n";
+    let expected = "cachewfs: local/project has no branch and no tag \"absent\"; its branches: ";
     assert!(said.starts_with(expected), "{said}");
     assert!(!target.exists());
 }

@@ -1,24 +1,46 @@
 //! `cachewfs prefetch`: fetches a part of a repository into the cache.
 
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use anyhow::Result;
 use cachewfs_format::RepoName;
-use cachewfs_fuse::control::protocol::{ControlRequest, SnapshotPart};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, PathReader, SnapshotPart};
 use serde::Serialize;
 
-use crate::chosen_repo::RepoChoice;
-use crate::output;
+use crate::chosen_repo::{ChosenRepo, RepoChoice};
+use crate::error::CliError;
+use crate::interrupt::interrupted;
+use crate::mounts::block_on;
+use crate::progress::Bar;
 use crate::speech::JsonChoice;
+use crate::{git, output};
 
 /// Fetch a part of a repository into the cache
 ///
 ///   cachewfs prefetch github.com/org/repo               what a checkout needs
 ///   cachewfs prefetch github.com/org/repo --commits     what git log needs, too
 ///   cachewfs prefetch github.com/org/repo --all         the whole repository
+///   cachewfs prefetch github.com/org/repo --path src/web --path Makefile
+///   cachewfs prefetch github.com/org/repo --since 2w    what git log -p --since=2.weeks needs
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     #[command(flatten)]
     part: PartChoice,
+
+    /// Fetch only this file, or the files below this directory, of the mount's work tree, and the
+    /// index that is read to find them.
+    ///
+    /// May be given several times. Nothing of the history is fetched, and nothing for clones.
+    #[arg(long, value_name = "PATH", conflicts_with = "PartChoice")]
+    path: Vec<String>,
+
+    /// Fetch the commits of all branches since then, with the versions of files that they changed.
+    ///
+    /// A date that git understands, or a duration such as 2w. Has git read them in the mount once.
+    #[arg(long, value_name = "WHEN", conflicts_with = "PartChoice")]
+    since: Option<String>,
 
     #[command(flatten)]
     repo: RepoChoice,
@@ -47,6 +69,15 @@ struct PartChoice {
     all: bool,
 }
 
+/// The result, for programs.
+#[derive(Debug, Serialize)]
+struct PrefetchReport {
+    repo: RepoName,
+    /// The part, or `None` with `--path` or `--since`.
+    part: Option<SnapshotPart>,
+    fetched_bytes: u64,
+}
+
 impl PartChoice {
     fn part(&self) -> SnapshotPart {
         match (self.commits, self.trees, self.all) {
@@ -58,23 +89,26 @@ impl PartChoice {
     }
 }
 
-/// The result, for programs.
-#[derive(Debug, Serialize)]
-struct PrefetchReport {
-    repo: RepoName,
-    part: SnapshotPart,
-    fetched_bytes: u64,
-}
-
 pub(crate) fn run(args: &Args) -> Result<()> {
     let chosen = args.repo.choose()?;
     let repo = chosen.name.clone();
-    let part = args.part.part();
-    let request = ControlRequest::Prefetch {
-        repo: repo.clone(),
-        part,
-    };
-    let fetched_bytes = chosen.fetch(&request)?;
+    let is_part = args.path.is_empty() && args.since.is_none();
+    let part = is_part.then(|| args.part.part());
+    let mut fetched_bytes = 0;
+    if let Some(part) = part {
+        let repo = repo.clone();
+        fetched_bytes += chosen.fetch(&ControlRequest::Prefetch { repo, part })?;
+    }
+    if !args.path.is_empty() {
+        fetched_bytes += chosen.fetch(&ControlRequest::PrefetchPaths {
+            repo: repo.clone(),
+            paths: args.path.clone(),
+            reader: PathReader::WorkTree,
+        })?;
+    }
+    if let Some(since) = &args.since {
+        fetched_bytes += read_history(&chosen, since)?;
+    }
     let line = format!("Prefetched {repo}: {}", output::fetched(fetched_bytes));
     let report = PrefetchReport {
         repo,
@@ -82,4 +116,70 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         fetched_bytes,
     };
     args.json.print(&report, &line)
+}
+
+/// Has git read the history since `when` in the mount. Returns the number of bytes that the mount
+/// fetched meanwhile.
+fn read_history(chosen: &ChosenRepo, when: &str) -> Result<u64> {
+    let repo = chosen.name.clone();
+    let request = ControlRequest::Resolve { repo };
+    let ControlAnswer::Resolved {
+        objects_directory, ..
+    } = chosen.ask(&request)?
+    else {
+        anyhow::bail!("the mount's answer is not of the requested kind");
+    };
+    let before = fetched_bytes(chosen)?;
+    let since = format!("--since=@{}", seconds_of(&objects_directory, when)?);
+    let directory = format!("--git-dir={}", objects_directory.display());
+    // As a person reads it: a merge shows what differs from each of its parents.
+    let arguments = [
+        "log",
+        "--all",
+        "-p",
+        "--diff-merges=combined",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--no-color",
+        &since,
+    ];
+    let bar = Bar::new();
+    bar.step("reading the history in the mount");
+    let read = block_on(async {
+        tokio::select! {
+            read = git::run(&objects_directory, &[], &directory, &arguments) => read,
+            _ = interrupted() => Err(CliError::Interrupted.into()),
+        }
+    });
+    bar.finish();
+    read?;
+    Ok(fetched_bytes(chosen)?.saturating_sub(before))
+}
+
+/// Returns how many bytes of the repository the mount has fetched since it started.
+fn fetched_bytes(chosen: &ChosenRepo) -> Result<u64> {
+    let ControlAnswer::Status(status) = chosen.ask(&ControlRequest::Status)? else {
+        anyhow::bail!("the mount's answer is not of the requested kind");
+    };
+    let mut repos = status.repos.iter();
+    let report = repos.find(|report| report.repo == chosen.name);
+    Ok(report.map_or(0, |report| report.traffic.fetched_bytes))
+}
+
+/// Returns the moment that `when` means, in seconds since the epoch.
+fn seconds_of(directory: &Path, when: &str) -> Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    if let Ok(duration) = humantime::parse_duration(when) {
+        return Ok(now.saturating_sub(duration).as_secs());
+    }
+    let since = format!("--since={when}");
+    let said = git::line(directory, &["rev-parse", &since]);
+    let seconds = said.and_then(|said| said.strip_prefix("--max-age=")?.parse().ok());
+    // git takes a word that it doesn't know for the present.
+    let is_past = |seconds: &u64| Duration::from_secs(*seconds) + Duration::from_secs(2) < now;
+    let seconds = seconds.filter(is_past);
+    seconds.ok_or_else(|| {
+        let date = when.to_owned();
+        CliError::BadDate { date }.into()
+    })
 }

@@ -332,7 +332,7 @@ fn parse_commit(id: &str) -> Result<ObjectId, String> {
 }
 
 /// Returns the full name of a ref, and the id that it should have, or nothing for any id.
-fn parse_ref(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_ref(text: &str) -> Result<(String, String), String> {
     let (name, id) = match text.split_once('=') {
         Some((name, id)) => (name, parse_commit(id)?.to_string()),
         None => (text, String::new()),

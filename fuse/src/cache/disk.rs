@@ -288,18 +288,8 @@ impl Cache {
         let spared = pinned.union(&kept).chain(in_use).copied().collect();
         let victims = evict::choose(files, self.max_bytes, &spared);
         drop(pinned);
-        let mut freed = 0;
-        for victim in &victims {
-            // A process that has the files open goes on reading them. The kernel frees the space
-            // when it closes them.
-            //
-            // The meta file goes first: without marks, no process trusts the data file. If the
-            // process ends between the two, the data file is reused when the segment comes back, or
-            // evicted before all others.
-            fs::remove_file(self.path(victim.id, "meta")).or_else(ignore_absent)?;
-            fs::remove_file(self.path(victim.id, "data")).or_else(ignore_absent)?;
-            freed += victim.bytes;
-        }
+        self.remove_files(&victims)?;
+        let freed = evict::total(&victims);
         self.used_bytes
             .store(used.saturating_sub(freed), Ordering::Relaxed);
         let is_recent = |age: Duration| age < RECENT_USE;
@@ -311,6 +301,41 @@ impl Cache {
                 .store(seconds_since_epoch(), Ordering::Relaxed);
         }
         Ok(victims.into_iter().map(|victim| victim.id).collect())
+    }
+
+    /// Drops `segments`, except those that are pinned. Returns the dropped ones, and how many bytes
+    /// of disk they took. Looks at all files of the cache.
+    pub(crate) fn drop_segments(
+        &self,
+        segments: &HashSet<SegmentId>,
+    ) -> io::Result<(HashSet<SegmentId>, u64)> {
+        let lock = self.lock_file()?;
+        lock.lock()?;
+        let pinned = pins::read_all(&self.root)?;
+        let mut files = self.scan()?;
+        files.retain(|file| segments.contains(&file.id) && !pinned.contains(&file.id));
+        self.remove_files(&files)?;
+        let freed = evict::total(&files);
+        // An estimate: other mounts may share the cache. The next count corrects it.
+        let less = |used: u64| Some(used.saturating_sub(freed));
+        self.used_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .ok();
+        Ok((files.into_iter().map(|file| file.id).collect(), freed))
+    }
+
+    fn remove_files(&self, segments: &[CachedSegment]) -> io::Result<()> {
+        for segment in segments {
+            // A process that has the files open goes on reading them. The kernel frees the space
+            // when it closes them.
+            //
+            // The meta file goes first: without marks, no process trusts the data file. If the
+            // process ends between the two, the data file is reused when the segment comes back, or
+            // evicted before all others.
+            fs::remove_file(self.path(segment.id, "meta")).or_else(ignore_absent)?;
+            fs::remove_file(self.path(segment.id, "data")).or_else(ignore_absent)?;
+        }
+        Ok(())
     }
 
     /// Lists the segments on disk. A time of use that lies in the future becomes the present.

@@ -113,13 +113,7 @@ impl SegmentFile {
     }
 
     fn check(&self, index: usize, state: &AtomicU8, range: &Range<u64>) -> bool {
-        let content = self.read(range.clone()).ok();
-        let mut expected = [0; MARK_LEN];
-        let has_mark = self
-            .meta
-            .read_exact_at(&mut expected, self.mark_at(index))
-            .is_ok();
-        let is_right = has_mark && content.is_some_and(|content| mark_of(&content) == expected);
+        let is_right = self.matches_mark(index, range);
         // Two readers may check the chunk at the same time, and a third may store it. Only the swap
         // that succeeds counts the chunk, so `ready_chunks` never counts one twice.
         let next = if is_right { READY } else { ABSENT };
@@ -128,6 +122,27 @@ impl SegmentFile {
             self.ready_chunks.fetch_add(1, Ordering::AcqRel);
         }
         is_right
+    }
+
+    fn matches_mark(&self, index: usize, range: &Range<u64>) -> bool {
+        let content = self.read(range.clone()).ok();
+        let mut expected = [0; MARK_LEN];
+        let mark = self.meta.read_exact_at(&mut expected, self.mark_at(index));
+        mark.is_ok() && content.is_some_and(|content| mark_of(&content) == expected)
+    }
+
+    /// Compares chunk `index`, whose content is `range`, with its mark again. Returns whether they
+    /// match, or `None` if the chunk isn't cached. A chunk that doesn't match counts as absent.
+    pub(crate) fn check_again(&self, index: usize, range: &Range<u64>) -> Option<bool> {
+        let state = self.states.get(index)?;
+        if state.load(Ordering::Acquire) != READY {
+            return self.is_marked(index).then(|| self.is_ready(index, range));
+        }
+        let is_right = self.matches_mark(index, range);
+        if !is_right && state.swap(ABSENT, Ordering::AcqRel) == READY {
+            self.ready_chunks.fetch_sub(1, Ordering::AcqRel);
+        }
+        Some(is_right)
     }
 
     /// Writes the verified content of chunk `index`, which starts at `offset`, and marks it.

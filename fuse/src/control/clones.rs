@@ -70,6 +70,14 @@ impl Clones {
         Ok(())
     }
 
+    /// Forgets the clone at `directory` that `owner` registered.
+    pub(super) fn unregister(&self, owner: Peer, directory: &Path) {
+        let mut clones = self.0.lock();
+        clones.retain(|known| {
+            known.owner != owner || known.directory.as_os_str() != directory.as_os_str()
+        });
+    }
+
     /// Returns the clones of `repo` that `viewer` may see.
     ///
     /// The owner of the mount and root see all. Another user sees only the clones of that user.
@@ -180,5 +188,10 @@ mod tests {
 
         assert_eq!(clones.of(&repo(), other), [Path::new("/clone")]);
         assert!(clones.of(&repo(), Peer::Other { uid: 2 }).is_empty());
+
+        clones.unregister(Peer::Other { uid: 2 }, Path::new("/clone"));
+        assert_eq!(clones.of(&repo(), other), [Path::new("/clone")]);
+        clones.unregister(other, Path::new("/clone"));
+        assert!(clones.of(&repo(), other).is_empty());
     }
 }

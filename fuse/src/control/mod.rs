@@ -1,5 +1,6 @@
 //! The control socket: the CLI asks a mount over a Unix socket, with one JSON value on each line.
 
+mod cache_requests;
 mod client;
 mod clones;
 mod connections;

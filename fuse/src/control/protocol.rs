@@ -15,13 +15,15 @@
 use std::path::PathBuf;
 
 pub use cachewfs_format::SnapshotPart;
+use cachewfs_format::api::EnsureRefsRequest;
 use cachewfs_format::{RepoName, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 pub use crate::report::{
-    FailedReadReport, FailureReport, PartReport, PassthroughReport, ProcessReport, RepoReport,
-    TrafficReport,
+    DamagedFileReport, FailedReadReport, FailureReport, PartReport, PassthroughReport,
+    ProcessReport, RepoReport, TrafficReport,
 };
+pub use crate::repository::PathReader;
 
 /// A request of a client to a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +44,15 @@ pub enum ControlRequest {
         /// The part to fetch.
         part: SnapshotPart,
     },
+    /// Fetches some files of HEAD into the cache. The answer is [`ControlAnswer::Fetched`].
+    PrefetchPaths {
+        /// The repository.
+        repo: RepoName,
+        /// Paths of files and directories in the work tree.
+        paths: Vec<String>,
+        /// Where the files are read from.
+        reader: PathReader,
+    },
     /// Fetches the whole snapshot into the cache and never evicts it. The answer is
     /// [`ControlAnswer::Fetched`].
     Pin {
@@ -53,17 +64,43 @@ pub enum ControlRequest {
         /// The repository.
         repo: RepoName,
     },
+    /// Drops what the cache has of a repository. The answer is [`ControlAnswer::Freed`].
+    Forget {
+        /// The repository.
+        repo: RepoName,
+        /// Whether a pinned repository is unpinned.
+        force: bool,
+    },
+    /// Compares the cached bytes of a repository with their checksums. The answer is
+    /// [`ControlAnswer::Checked`].
+    Check {
+        /// The repository.
+        repo: RepoName,
+    },
     /// Makes the daemon fetch from upstream, then moves the mount to the newest snapshot. The
     /// answer is [`ControlAnswer::Resolved`].
     Refresh {
         /// The repository.
         repo: RepoName,
     },
+    /// Waits until the daemon has refs and commits, for some minutes at most. Then moves the mount
+    /// to the newest snapshot. The answer is [`ControlAnswer::Resolved`].
+    Await {
+        /// The repository.
+        repo: RepoName,
+        /// The refs and commits.
+        wanted: EnsureRefsRequest,
+    },
     /// Registers a clone that borrows the mount's objects. The answer is
     /// [`ControlAnswer::Nothing`].
     RegisterClone {
         /// The repository.
         repo: RepoName,
+        /// The top of the clone's work tree.
+        directory: PathBuf,
+    },
+    /// Forgets that a clone borrows the mount's objects. The answer is [`ControlAnswer::Nothing`].
+    UnregisterClone {
         /// The top of the clone's work tree.
         directory: PathBuf,
     },
@@ -146,6 +183,18 @@ pub enum ControlAnswer {
     Fetched {
         /// Compressed bytes that this request fetched.
         fetched_bytes: u64,
+    },
+    /// The cached bytes of the repository have left the disk.
+    Freed {
+        /// The bytes of disk that they took.
+        freed_bytes: u64,
+    },
+    /// The cached bytes have been compared with their checksums.
+    Checked {
+        /// The bytes of content that are cached.
+        checked_bytes: u64,
+        /// The files whose bytes were wrong. They have been dropped from the cache.
+        damaged: Vec<DamagedFileReport>,
     },
     /// The cache has only some of the chunks. If the request was to pin, the repository is pinned.
     Incomplete {

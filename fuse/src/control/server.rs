@@ -207,7 +207,8 @@ impl ControlConnection {
             return send(&mut output, &Reply::Failed { message }).await;
         }
         if needs_privilege(&request) && self.peer != Peer::Owner {
-            let message = "only root and the user who mounted may pin, unpin or unmount".to_owned();
+            let message =
+                "only root and the user who mounted may pin, unpin, forget or unmount".to_owned();
             return send(&mut output, &Reply::Failed { message }).await;
         }
         if request == ControlRequest::Replace {
@@ -265,6 +266,16 @@ impl ControlConnection {
                 let repository = self.resolve(&repo, &progress).await?;
                 self.fetch(&repository, part, &progress).await
             }
+            ControlRequest::PrefetchPaths {
+                repo,
+                paths,
+                reader,
+            } => self.fetch_paths(&repo, (&paths, reader), &progress).await,
+            ControlRequest::Forget { repo, force } => self.forget(&repo, force, &progress).await,
+            ControlRequest::Check { repo } => self.check(&repo, progress).await,
+            ControlRequest::Await { repo, wanted } => {
+                self.await_refs(&repo, &wanted, &progress).await
+            }
             ControlRequest::Pin { repo } => {
                 let repository = self.resolve(&repo, &progress).await?;
                 let pinned = self.repositories.pin(&repository);
@@ -309,6 +320,11 @@ impl ControlConnection {
                 self.repositories.view_changed.notify_one();
                 Ok(ControlAnswer::Nothing)
             }
+            ControlRequest::UnregisterClone { directory } => {
+                self.clones.unregister(self.peer, &directory);
+                self.repositories.view_changed.notify_one();
+                Ok(ControlAnswer::Nothing)
+            }
             ControlRequest::Options => {
                 let options = serde_json::to_value(&self.repositories.options);
                 let options = options.map_err(|error| error.to_string())?;
@@ -324,7 +340,7 @@ impl ControlConnection {
     }
 
     /// Waits until `repo` can be read, and reports meanwhile what the daemon does.
-    async fn resolve(
+    pub(super) async fn resolve(
         &self,
         repo: &RepoName,
         progress: &watch::Sender<Option<Progress>>,
@@ -419,7 +435,7 @@ impl ControlConnection {
         }
     }
 
-    fn resolved(&self, repository: &Repository) -> ControlAnswer {
+    pub(super) fn resolved(&self, repository: &Repository) -> ControlAnswer {
         let generation = repository.view().generation;
         let objects_directory = Tree::Inner.root(&repository.name);
         ControlAnswer::Resolved {
@@ -471,12 +487,17 @@ fn needs_privilege(request: &ControlRequest) -> bool {
         | ControlRequest::Options
         | ControlRequest::Replace
         | ControlRequest::Pin { .. }
-        | ControlRequest::Unpin { .. } => true,
+        | ControlRequest::Unpin { .. }
+        | ControlRequest::Forget { .. } => true,
         ControlRequest::Status
         | ControlRequest::Resolve { .. }
         | ControlRequest::Prefetch { .. }
+        | ControlRequest::PrefetchPaths { .. }
+        | ControlRequest::Check { .. }
         | ControlRequest::Refresh { .. }
-        | ControlRequest::RegisterClone { .. } => false,
+        | ControlRequest::Await { .. }
+        | ControlRequest::RegisterClone { .. }
+        | ControlRequest::UnregisterClone { .. } => false,
     }
 }
 

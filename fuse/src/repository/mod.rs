@@ -8,8 +8,9 @@
 //!       └─► catch_up.rs   poll the daemon; switch to newer snapshots
 //! ```
 //!
-//! `report.rs` has the reports for `cachewfs status`, and the pins. `hand_over.rs` passes all of
-//! it to another process.
+//! `report.rs` has the reports for `cachewfs status`, and the pins. `paths.rs` fetches some files,
+//! `inventory.rs` checks and drops what is cached. `hand_over.rs` passes all of it to another
+//! process.
 
 mod ask_hosts;
 mod catch_up;
@@ -17,8 +18,10 @@ mod error;
 mod hand_over;
 mod hosts;
 mod hydrate;
+mod inventory;
 mod load;
 mod names;
+mod paths;
 mod reachability;
 mod report;
 mod repositories;
@@ -30,7 +33,10 @@ mod toc;
 
 pub(crate) use error::RepoError;
 pub(crate) use hydrate::kept_of;
+pub(crate) use inventory::CheckedBytes;
 pub(crate) use names::is_probed;
+pub use paths::PathReader;
+pub(crate) use paths::fetch_paths;
 pub(crate) use repositories::{Repositories, ResolvedName};
 pub(crate) use repository::Repository;
 pub(crate) use toc::{TAIL_LEN, load_toc};

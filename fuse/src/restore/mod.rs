@@ -30,3 +30,4 @@ pub use error::RestoreError;
 pub use git_files::PACK_KEEP;
 pub use objects::ObjectsPart;
 pub use restore::{Restore, RestoreOptions};
+pub(crate) use wanted::wait_for;

@@ -80,7 +80,8 @@ impl Restore {
         on_wait: impl Fn(&str),
     ) -> Result<Self, RestoreError> {
         if !options.wanted.refs.is_empty() || !options.wanted.commits.is_empty() {
-            wait_for(&options.repo, &options.wanted, (&segments, &on_wait)).await?;
+            let source = &*segments.backend().source;
+            wait_for(&options.repo, &options.wanted, (source, &on_wait)).await?;
         }
         let generation = loop {
             match load(options, &segments).await {

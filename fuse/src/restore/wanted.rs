@@ -1,4 +1,4 @@
-//! Waits until a daemon has the refs and commits that a restore needs.
+//! Waits until a daemon has the refs and commits that a restore or a clone needs.
 
 use std::time::Duration;
 
@@ -7,21 +7,19 @@ use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest};
 use tokio::time::{Instant, sleep};
 
 use super::RestoreError;
-use crate::fetch::FetchError;
-use crate::segment::Segments;
+use crate::fetch::{ArchiveSource, FetchError};
 
 /// How often the daemon is asked. It asks upstream each time.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long the restore waits. A server of git may show a push minutes late, but not later.
+/// How long the caller waits. A server of git may show a push minutes late, but not later.
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// Waits until the daemon has everything that is `wanted`, and has published it.
-pub(super) async fn wait_for(
+pub(crate) async fn wait_for(
     repo: &RepoName,
     wanted: &EnsureRefsRequest,
-    (segments, on_wait): (&Segments, &impl Fn(&str)),
+    (source, on_wait): (&dyn ArchiveSource, &impl Fn(&str)),
 ) -> Result<(), RestoreError> {
-    let source = &segments.backend().source;
     let deadline = Instant::now() + LIMIT;
     loop {
         let missing = match source.ensure_refs(repo, wanted).await {

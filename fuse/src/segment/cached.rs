@@ -50,6 +50,27 @@ impl Segment {
             .all(|chunk| file.is_ready(chunk.index, &chunk.content))
     }
 
+    /// Compares each cached chunk with its checksum, and forgets those that differ. Returns the
+    /// bytes of content of both kinds.
+    pub(crate) fn check_again(&self) -> (u64, u64) {
+        let Some(table) = self.cached_table() else {
+            return (0, 0);
+        };
+        let Some(file) = self.file(&table) else {
+            return (0, 0);
+        };
+        let (mut right_bytes, mut wrong_bytes) = (0, 0);
+        for chunk in table.placed_chunks() {
+            let len = chunk.content.end - chunk.content.start;
+            match file.check_again(chunk.index, &chunk.content) {
+                Some(true) => right_bytes += len,
+                Some(false) => wrong_bytes += len,
+                None => {}
+            }
+        }
+        (right_bytes, wrong_bytes)
+    }
+
     /// Returns the cache files of the segment, opening them if need be. Returns `None` if they
     /// can't be opened; the segment is then read uncached.
     pub(crate) fn file(&self, table: &SegmentTable) -> Option<Arc<SegmentFile>> {
@@ -115,7 +136,7 @@ impl Segment {
     }
 
     /// Closes the cache files after they were evicted. The next read opens new ones.
-    pub(super) fn forget_files(&self) {
+    pub(crate) fn forget_files(&self) {
         let mut file = self.file.lock();
         if let Some(evicted) = std::mem::take(&mut *file).upgrade() {
             self.backend.cache.close(&evicted);

@@ -245,6 +245,21 @@ impl WorkTree {
         children
     }
 
+    /// Returns the files whose paths begin with `prefix`.
+    pub(crate) fn files_below(&self, prefix: &[u8]) -> Vec<WorkTreeFile> {
+        let mut files = Vec::new();
+        for number in self.first_from(prefix).. {
+            let path = self.path(number);
+            if path.is_empty() || !path.starts_with(prefix) {
+                break;
+            }
+            if let Some(WorkTreeNode::File(file)) = self.node(number) {
+                files.push(file);
+            }
+        }
+        files
+    }
+
     /// Returns all directories and files, each with its path.
     pub(crate) fn nodes(&self) -> Vec<(Vec<u8>, WorkTreeNode)> {
         let (mut nodes, mut before) = (Vec::new(), &[][..]);
@@ -373,6 +388,22 @@ impl WorkTreeFile {
                     what: "the data of a large file is not in the segment after its run",
                 }),
             },
+        }
+    }
+
+    /// Fetches the chunks that have the file's bytes, and no others.
+    pub(crate) async fn fetch(&self) -> Result<(), ReadError> {
+        if let Some(segment) = self.own_segment() {
+            return segment.fetch(0..segment.len(), Purpose::Background).await;
+        }
+        let table = self.run.members.table(Purpose::Background).await?;
+        match self.content(&table) {
+            Some((Content::Inline { offset }, size)) => {
+                let range = offset..offset.saturating_add(size);
+                self.run.members.fetch_exactly(range).await
+            }
+            // A symbolic link is in the table. A file that is in no segment fails when it is read.
+            _ => Ok(()),
         }
     }
 
