@@ -93,6 +93,9 @@ pub(crate) enum CliError {
     /// The restored clone is complete, but git can't fetch what is newer at upstream.
     #[error("{directory} has the whole snapshot, but git can't fetch what is newer: {details}")]
     NotUpToDate { directory: String, details: String },
+    /// The daemon has a commit, but publishes no ref that reaches it.
+    #[error("{directory} has the whole snapshot, but no published ref reaches {commit}")]
+    CommitNotReached { directory: String, commit: String },
     /// A restore would overwrite files that a person changed.
     #[error("{directory} has changes that the restore would overwrite: {paths}")]
     ChangesInTheWay { directory: String, paths: String },

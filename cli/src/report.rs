@@ -130,6 +130,7 @@ fn cli_code(error: &CliError) -> u8 {
         | CliError::NotOpened { .. }
         | CliError::AlreadyMounted { .. }
         | CliError::NotEmpty { .. }
+        | CliError::CommitNotReached { .. }
         | CliError::ChangesInTheWay { .. }
         | CliError::OwnCommits { .. }
         | CliError::OtherBranch { .. }
@@ -207,6 +208,9 @@ fn cli_hint(error: &CliError) -> Option<&'static str> {
             "run `git fetch` there yourself; with --no-fetch, restore leaves it out"
         }
         CliError::NotEmpty { .. } | CliError::OtherRestore { .. } => "choose another directory",
+        CliError::CommitNotReached { .. } => {
+            "push it to a branch or tag, or fetch it there: git fetch origin COMMIT"
+        }
         CliError::ChangesInTheWay { .. } => {
             "commit them on a branch, or put them away with `git stash -u`; with --force, restore \
              overwrites them"

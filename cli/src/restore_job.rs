@@ -286,8 +286,14 @@ impl RestoreJob<'_> {
         };
         let recorded = self.recorded(restore, part)?;
         update.apply((restore, &staged), &recorded).await?;
-        if !self.is_fetching || scope == UpdateScope::Head {
+        if scope == UpdateScope::Head {
             return Ok(Ok(()));
+        }
+        // A commit can also be in the mirror for a ref that isn't published.
+        let wanted = &self.options.wanted.commits;
+        let reached = update.check_reached(wanted, &recorded).await;
+        if reached.is_err() || !self.is_fetching {
+            return Ok(reached);
         }
         bar.step("fetching from upstream");
         let fetched = git::run(self.target, &[], "fetch", &["--quiet", "origin"]).await;

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use cachewfs_tests::{
     DaemonProcess, Dice, Fault, GitRepo, MountProcess, Proxy, RecordingProxy, Site, TestBucket,
-    binary, can_mount, free_address, git, s3_bucket, wait_until, write_file,
+    binary, can_mount, free_address, git, s3_bucket, said, wait_until, write_file,
 };
+
+use crate::restore::{assert_success, restore};
 
 /// A part of every signed URL. No log may contain it.
 const SECRET: &str = "X-Amz-Signature";
@@ -123,6 +125,30 @@ fn direct_reads_go_to_the_bucket_and_never_show_the_token() {
         "307"
     );
     assert_eq!(curl(&["-H", direct, "-r", "0-99", &url]), "401");
+}
+
+#[test]
+fn a_restore_reads_from_the_bucket() {
+    let Some(bucket) = s3_bucket() else { return };
+    let to_bucket = RecordingProxy::start(bucket.address);
+    let setup = Setup::start(&bucket, &to_bucket.url(), "");
+    let to_daemon = RecordingProxy::start(setup.daemon.address());
+    let target = setup.site.path().join("restored");
+
+    let output = restore(&to_daemon.url(), &target, &["--json"]);
+
+    assert_success(&output);
+    assert!(to_bucket.answer_bytes() > 3_000_000);
+    assert!(to_daemon.answer_bytes() < 1_000_000);
+    let requests = to_bucket.requests();
+    assert_eq!(to_bucket.count_answers(206), requests.len());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["traffic"]["direct_bytes"].as_u64() > Some(3_000_000));
+    let log = ["log", "-p", "--binary", "--format=%H"];
+    assert!(git(&target, &log) == git(&setup.repo.work, &log));
+    assert_eq!(git(&target, &["status", "--porcelain"]), "");
+    let log = setup.daemon.log();
+    assert!(!log.contains(SECRET) && !said(&output).contains(SECRET));
 }
 
 /// Runs curl, and returns the status of the answer.

@@ -397,6 +397,20 @@ fn a_commit_and_a_ref_are_waited_for() {
 
     assert_success(&output);
     assert_eq!(git(&target, &["rev-parse", "HEAD"]).trim(), newest);
+    // The daemon keeps a commit for a while that upstream has dropped. No ref reaches it then.
+    git(&repo.work, &["reset", "-q", "--hard", "HEAD^"]);
+    repo.write("other", b"other");
+    repo.commit("Take another way");
+    git(&repo.work, &["push", "-q", "-f", "origin", "main"]);
+    let main = format!("main={}", git(&repo.work, &["rev-parse", "HEAD"]).trim());
+    let dropped = ["--commit", &newest, "--ref", &main];
+    let output = restore(&daemon.url(), &site.path().join("dropped"), &dropped);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains("no published ref"),
+        "{}",
+        said(&output)
+    );
     for bad in [["--commit", "main"], ["--ref", "a..b"]] {
         let output = restore(&daemon.url(), &target.join("x"), &bad);
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));

@@ -393,6 +393,7 @@ fn is_final(error: &anyhow::Error) -> bool {
         error.downcast_ref(),
         Some(
             CliError::ChangesInTheWay { .. }
+                | CliError::CommitNotReached { .. }
                 | CliError::OwnCommits { .. }
                 | CliError::OtherBranch { .. }
         )

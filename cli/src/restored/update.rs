@@ -184,6 +184,32 @@ impl Update<'_> {
         self.record.end_move()
     }
 
+    /// Fails unless a ref of the snapshot reaches all of `commits`.
+    pub(crate) async fn check_reached(
+        &self,
+        commits: &[String],
+        new: &RecordedSnapshot,
+    ) -> Result<()> {
+        let refs = refs::parse(&new.refs);
+        for commit in commits {
+            let arguments = ["-e", &**commit];
+            let is_there = Call::new(self.tree, "cat-file", &arguments).output();
+            let is_reached = is_there.await.is_ok() && {
+                let commits = std::iter::once(commit);
+                let missing = refs::not_in(self.tree, commits, &refs, History::AsKnown);
+                missing.await?.is_empty()
+            };
+            if !is_reached {
+                return Err(CliError::CommitNotReached {
+                    directory: self.tree.display().to_string(),
+                    commit: commit.clone(),
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
     async fn move_files(&self, head: &LocalHead, to: &str) -> Result<()> {
         let from = match &head.commit {
             Some(commit) if commit == to && !self.is_forced => return Ok(()),
