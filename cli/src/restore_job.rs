@@ -132,6 +132,8 @@ impl RestoreJob<'_> {
                     .write_missing_objects(ObjectsPart::All, places, show)
                     .await?;
                 git::run(&tree, &CHECKOUT_CONFIG, "read-tree", &arguments).await?;
+            } else if written.is_err() && restore.notice().is_some() {
+                write_possible_files(&tree, &commit).await?;
             } else {
                 written?;
             }
@@ -337,4 +339,17 @@ impl RestoreJob<'_> {
             head,
         })
     }
+}
+
+/// Writes the index, and the files that this filesystem can have. `read-tree -u` ends at the first
+/// file that it can't have, such as a link to an empty path.
+async fn write_possible_files(tree: &Path, commit: &str) -> Result<()> {
+    git::run(tree, &CHECKOUT_CONFIG, "read-tree", &["--reset", commit]).await?;
+    // It goes on after a file that it can't write, and fails at the end.
+    let arguments = ["--all", "--force", "--quiet"];
+    let written = git::run(tree, &CHECKOUT_CONFIG, "checkout-index", &arguments).await;
+    if let Err(error) = written {
+        tracing::debug!(error = format!("{error:#}"), "Some files are left out");
+    }
+    Ok(())
 }

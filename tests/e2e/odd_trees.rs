@@ -73,6 +73,34 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     assert_eq!(fs::read(clone.join("ok")).unwrap(), b"ok\n");
 }
 
+#[test]
+fn a_restore_writes_the_files_that_a_filesystem_can_have() {
+    let site = Site::default();
+    let repo = site.repo("project");
+    add_to_index(&repo, "100644", "ok", b"ok\n");
+    add_to_index(&repo, "120000", "empty-link", b"");
+    add_to_index(&repo, "100644", "z", b"z\n");
+    commit_and_push(&repo, "an odd link");
+    let daemon = site.daemon();
+    let restored = site.path().join("restored");
+    let (target, url) = (restored.display().to_string(), daemon.url());
+
+    for _ in ["new", "again"] {
+        let output = run(&["restore", "local/project", &target, "--daemon", &url]);
+
+        let said = said(&output);
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("'empty-link' (it is a symbolic link to an empty path)"),
+            "{said}"
+        );
+        let status = git(&restored, &["status", "--porcelain"]);
+        assert_eq!(status, " D empty-link\n");
+        assert_eq!(fs::read(restored.join("z")).unwrap(), b"z\n");
+        git(&restored, &["fsck"]);
+    }
+}
+
 /// Linux takes paths of at most 4,095 bytes. A path of this length must be shown: the directory in
 /// which the daemon checks it out must not count.
 #[test]
