@@ -21,7 +21,7 @@ pub(crate) const TABLE: [Meaning; 4] = [
     Meaning {
         number: FAILED,
         name: "failed",
-        text: "failure; for doctor, something is wrong with the machine",
+        text: "failure; for doctor and verify, something is wrong",
     },
     Meaning {
         number: USAGE,

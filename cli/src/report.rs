@@ -152,6 +152,7 @@ fn cli_code(error: &CliError) -> u8 {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each error")]
 fn cli_hint(error: &CliError) -> Option<&'static str> {
     Some(match error {
         CliError::NoMount => "start one: cachewfs mount http://HOST:PORT MOUNTPOINT",
