@@ -29,7 +29,7 @@ pub(crate) fn line(text: &str) -> Result<()> {
     write(format!("{}\n", printable_line(text)).as_bytes())
 }
 
-/// Returns `text` as [`line`] prints it.
+/// Returns `text` as [`line()`] prints it.
 pub(crate) fn printable_line(text: &str) -> Cow<'_, str> {
     printable(text, MAX_LINE_LEN)
 }
