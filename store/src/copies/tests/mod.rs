@@ -30,8 +30,10 @@ struct World {
     reads: Count,
     whole_reads: Count,
     gate: Gate,
-    /// A gate for reads of whole objects, stats, swaps and listings.
+    /// A gate for reads of whole objects and for stats.
     small_gate: Gate,
+    /// A gate for swaps and listings.
+    other_gate: Gate,
     /// The error that the bucket gives.
     fault: Fault,
     stop: CancellationToken,
@@ -48,10 +50,11 @@ impl World {
         let bucket = DiskTier::create(&at("bucket"), &at("bucket-tmp")).unwrap();
         let local = DiskTier::create(&at("disk"), &at("tmp")).unwrap();
         let (reads, whole_reads, gate) = (Count::default(), Count::default(), Gate::default());
-        let small_gate = Gate::default();
+        let (small_gate, other_gate) = (Gate::default(), Gate::default());
         let fault = Fault::default();
         let (count, count_whole, wait) = (reads.clone(), whole_reads.clone(), gate.clone());
         let (present, wait_small) = (Arc::clone(&fault), small_gate.clone());
+        let wait_others = other_gate.clone();
         let remote = Wrapped::new(Arc::new(bucket), move |call| {
             match call {
                 Call::Read => {
@@ -62,7 +65,8 @@ impl World {
                     count_whole.note();
                     wait_small.pass();
                 }
-                Call::Stat | Call::Swap | Call::List => wait_small.pass(),
+                Call::Stat => wait_small.pass(),
+                Call::Swap | Call::List => wait_others.pass(),
                 _ => {}
             }
             let fault = *present.lock().unwrap();
@@ -86,6 +90,7 @@ impl World {
             whole_reads,
             gate,
             small_gate,
+            other_gate,
             fault,
             stop,
             tasks,

@@ -193,10 +193,10 @@ async fn a_listing_whose_caller_goes_away_is_begun_again() {
     let elsewhere = Key::pointer(&crate::Shelf::of_snapshots(&elsewhere));
     world.bucket().directory().put(&elsewhere, b"1").unwrap();
 
-    world.small_gate.set_shut(true);
+    world.other_gate.set_shut(true);
     let list = crate::Objects::repositories(&*world.copies);
     let gone = tokio::time::timeout(Duration::from_millis(20), list).await;
-    world.small_gate.set_shut(false);
+    world.other_gate.set_shut(false);
 
     assert!(gone.is_err());
     assert_eq!(world.copies.repositories().unwrap().len(), 1);
@@ -209,12 +209,12 @@ async fn a_swap_whose_caller_goes_away_leaves_no_remembered_pointer() {
     world.copies.swap(&pointer, None, b"1").unwrap();
     let known = world.copies.read_whole(&pointer).unwrap().unwrap();
 
-    world.small_gate.set_shut(true);
+    world.other_gate.set_shut(true);
     let swap = crate::Objects::swap(&*world.copies, &pointer, Some(&known.version), b"2");
     let gone = tokio::time::timeout(Duration::from_millis(20), swap).await;
     // As if the request had been carried out.
     world.bucket().directory().put(&pointer, b"2").unwrap();
-    world.small_gate.set_shut(false);
+    world.other_gate.set_shut(false);
 
     assert!(gone.is_err());
     let read = world.copies.read_whole(&pointer).unwrap().unwrap();
