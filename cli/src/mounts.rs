@@ -141,15 +141,29 @@ impl MountChoice {
         request: &ControlRequest,
         mut on_progress: impl FnMut(Progress),
     ) -> Result<ControlAnswer> {
-        let mut client = self.connect().await?;
-        let mut outcome = client.call(request, &mut on_progress).await;
-        // The mount's process was killed. Another one may go on, and each request may be repeated.
-        if matches!(outcome, Err(ClientError::Lost(_)))
-            && let Ok(mut client) = self.connect().await
-        {
-            outcome = client.call(request, &mut on_progress).await;
+        let call = async |client: &mut Client| client.call(request, &mut on_progress).await;
+        Ok(self.connect_and(call).await??)
+    }
+
+    /// Connects, and makes a call. If the mount's process was killed meanwhile, repeats the call
+    /// with the process that follows it: each request may be repeated.
+    pub(crate) async fn connect_and<T>(
+        &self,
+        mut call: impl AsyncFnMut(&mut Client) -> Result<T, ClientError>,
+    ) -> Result<Result<T, ClientError>> {
+        let mut outcome = call(&mut self.connect().await?).await;
+        for _ in 0..RECOVERY_TRIES {
+            // The kernel takes a moment to close the socket of a killed process. Until then, a
+            // client can connect to it in vain. `is_dead` waits for the process that follows.
+            if !matches!(outcome, Err(ClientError::Lost(_))) || is_dead(&self.mount_point()?) {
+                break;
+            }
+            let Ok(mut client) = self.connect().await else {
+                break;
+            };
+            outcome = call(&mut client).await;
         }
-        Ok(outcome?)
+        Ok(outcome)
     }
 }
 

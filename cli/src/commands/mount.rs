@@ -115,12 +115,12 @@ pub(super) fn replacing(
         mount: Some(mount_point.clone()),
     };
     let running = block_on(async {
-        let mut client = choice.connect().await?;
+        let asked = choice.connect_and(async |client| client.options().await);
         let refused = |source| MountError::Refused {
             path: mount_point,
             source,
         };
-        Ok(client.options().await.map_err(refused)?)
+        Ok(asked.await?.map_err(refused)?)
     })?;
     Ok(MountSettings::replacing(running, options, unknown)?)
 }
