@@ -9,7 +9,7 @@
 //!    repository is no longer shallow.
 //! 5. git fetches what is newer at upstream.
 //!
-//! If the command ends before, the staging directory keeps what was fetched, and the next one goes
+//! If the command ends before, the staging directory keeps the fetched bytes, and the next one goes
 //! on from there. If the target is a clone that an earlier restore made, only the objects that it
 //! lacks are fetched. git then moves refs and files (`restored`).
 

@@ -116,7 +116,7 @@ impl RecentProcesses {
 }
 
 impl Recent {
-    /// Forgets what is too long ago in the minute `number`.
+    /// Forgets the minutes that are too long ago in the minute `number`.
     fn forget_before(&mut self, number: u64) {
         let first = (number + 1).saturating_sub(MINUTES);
         while self

@@ -69,7 +69,7 @@ impl<'a> Transcript<'a> {
         writeln!(self.text, "[{code}]\n").unwrap();
     }
 
-    /// Compares what was said with the file, or writes the file.
+    /// Compares the messages with the file, or writes the file.
     fn check(&self, name: &str) {
         let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
             .join("data/messages")

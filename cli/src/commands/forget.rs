@@ -14,7 +14,7 @@ use crate::speech::JsonChoice;
 ///   cachewfs forget github.com/org/repo             frees its disk space
 ///   cachewfs forget github.com/org/repo --force     also if it is pinned
 ///
-/// The mount still shows the repository, and fetches again what is read. Clones that borrow from it
+/// The mount still shows the repository, and fetches its parts again as they are read. Clones of it
 /// work as before, as long as a daemon answers. Bytes that other repositories need, such as a fork,
 /// stay.
 ///

@@ -115,8 +115,8 @@ impl RefStates<'_> {
     }
 
     /// Returns the refs to change. `newer` are the ids of [`RefStates::moved`] that the snapshot
-    /// doesn't contain. A ref that a person or a fetch
-    /// moved stays, unless the snapshot contains its commit.
+    /// doesn't contain. A ref that a person or a fetch moved stays, unless the snapshot contains
+    /// its commit.
     pub(super) fn changes(&self, is_bare: bool, newer: &BTreeSet<String>) -> RefChanges {
         let mut changes = RefChanges::default();
         for (name, new) in self.new {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `report.rs` has the reports for `cachewfs status`, and the pins. `paths.rs` fetches some files,
-//! `inventory.rs` checks and drops what is cached. `hand_over.rs` passes all of it to another
+//! `inventory.rs` checks and drops cached bytes. `hand_over.rs` passes all of it to another
 //! process.
 
 mod ask_hosts;
