@@ -22,6 +22,7 @@ mod failure;
 mod git;
 mod holder;
 mod interrupt;
+mod json_choice;
 mod local;
 mod mount_report;
 mod mount_table;

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use cachewfs_base::read_now;
 use cachewfs_format::{Digest, RepoName, SegmentId};
@@ -16,7 +16,6 @@ use super::TierError;
 use super::key::{Key, Object, Shelf, ShelfPart};
 use super::objects::{Listed, NewSegment, Stat, Version, Whole, Written};
 use super::reads::Reads;
-use super::share::renew;
 
 /// At most this many new files are made durable one by one. For more files, one `syncfs` is faster.
 const MAX_SINGLE_SYNCS: usize = 16;
@@ -305,4 +304,11 @@ fn sync_directory(directory: &Path) -> Result<(), TierError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(TierError::at(directory))
+}
+
+/// Makes a segment young, as if it had just been written.
+fn renew(path: &Path) -> Result<(), TierError> {
+    File::open(path)
+        .and_then(|segment| segment.set_modified(SystemTime::now()))
+        .map_err(TierError::at(path))
 }

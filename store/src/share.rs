@@ -92,13 +92,6 @@ fn is_abandoned(path: &Path) -> bool {
     })
 }
 
-/// Makes a segment young, as if it had just been written.
-pub(super) fn renew(path: &Path) -> Result<(), TierError> {
-    File::open(path)
-        .and_then(|segment| segment.set_modified(SystemTime::now()))
-        .map_err(TierError::at(path))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;

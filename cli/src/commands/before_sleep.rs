@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 use cachewfs_fuse::control::protocol::ControlRequest;
 use serde::Serialize;
 
+use crate::json_choice::JsonChoice;
 use crate::mount_table::{absolute, mounts_with_owners};
 use crate::mounts::{MountChoice, block_on};
-use crate::speech::JsonChoice;
 
 /// Answer all programs that wait for the network, so that the machine can sleep
 ///

@@ -24,10 +24,11 @@ use crate::clone_staging::CloneStaging;
 use crate::commands::restore::parse_ref;
 use crate::error::CliError;
 use crate::interrupt::interrupted;
+use crate::json_choice::JsonChoice;
 use crate::mounts::{MountChoice, block_on};
 use crate::new_clone::{HeadState, NewClone, append};
 use crate::progress::Bar;
-use crate::speech::{JsonChoice, Speech};
+use crate::speech::Speech;
 use crate::submodules::{ClonedSubmodule, clone_submodules};
 use crate::{clone_staging, git, output, remote};
 

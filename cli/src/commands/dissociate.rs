@@ -13,10 +13,11 @@ use crate::borrowing::{BorrowedObjects, alternates, borrowed};
 use crate::dissociation::{BorrowingRepository, CopyReport};
 use crate::error::CliError;
 use crate::interrupt::interrupted;
+use crate::json_choice::JsonChoice;
 use crate::mount_table::MountTable;
 use crate::mounts::{MountChoice, block_on};
 use crate::progress::Bar;
-use crate::speech::{JsonChoice, Speech};
+use crate::speech::Speech;
 use crate::{git, output};
 
 /// How long an interrupted copy may take to remove the file that it was copying.

@@ -6,8 +6,8 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use serde::Serialize;
 
 use crate::chosen_repo::RepoChoice;
+use crate::json_choice::JsonChoice;
 use crate::output;
-use crate::speech::JsonChoice;
 
 /// Drop what the cache has of a repository
 ///

@@ -7,12 +7,12 @@ use cachewfs_fuse::MountError;
 use tracing::{error, warn};
 
 use crate::error::CliError;
+use crate::json_choice::JsonChoice;
 use crate::mount_report::MountReport;
 use crate::mounting::{
     Beginning, MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
 };
 use crate::mounts::{MountChoice, block_on};
-use crate::speech::JsonChoice;
 use crate::{daemonise, holder, local};
 
 /// Mount the repositories of a daemon, or of an embedded one

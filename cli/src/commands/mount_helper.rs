@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Parser;
 
+use crate::json_choice::JsonChoice;
 use crate::mounting::{MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls};
-use crate::speech::JsonChoice;
 
 /// Mount the repositories of a cachewfs daemon. mount(8) runs this program.
 ///

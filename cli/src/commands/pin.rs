@@ -6,8 +6,8 @@ use cachewfs_fuse::control::protocol::ControlRequest;
 use serde::Serialize;
 
 use crate::chosen_repo::RepoChoice;
+use crate::json_choice::JsonChoice;
 use crate::output;
-use crate::speech::JsonChoice;
 
 /// Fetch a whole repository into the cache, and never evict it
 ///

@@ -7,9 +7,10 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
+use crate::json_choice::JsonChoice;
 use crate::mounts::{MountChoice, block_on};
 use crate::output;
-use crate::speech::{JsonChoice, Speech};
+use crate::speech::Speech;
 
 /// List the pinned repositories, and how much of each the cache has
 ///

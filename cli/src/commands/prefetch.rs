@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::chosen_repo::{ChosenRepo, RepoChoice};
 use crate::error::CliError;
 use crate::interrupt::interrupted;
+use crate::json_choice::JsonChoice;
 use crate::mounts::block_on;
 use crate::progress::Bar;
-use crate::speech::JsonChoice;
 use crate::{git, output};
 
 /// Fetch a part of a repository into the cache

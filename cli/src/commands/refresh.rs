@@ -6,7 +6,7 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use serde::Serialize;
 
 use crate::chosen_repo::RepoChoice;
-use crate::speech::JsonChoice;
+use crate::json_choice::JsonChoice;
 
 /// Make the daemon fetch from upstream now, and switch the mount to the newest snapshot
 ///

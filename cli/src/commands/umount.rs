@@ -11,11 +11,11 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::json_choice::JsonChoice;
 use crate::mount_table::{check_not_bound, mount_points};
 use crate::mounts::{MountChoice, block_on};
 use crate::output;
 use crate::progress::Bar;
-use crate::speech::JsonChoice;
 
 /// Unmount a mount, and end the process that serves it
 ///

@@ -6,7 +6,7 @@ use cachewfs_fuse::control::protocol::ControlRequest;
 use serde::Serialize;
 
 use crate::chosen_repo::RepoChoice;
-use crate::speech::JsonChoice;
+use crate::json_choice::JsonChoice;
 
 /// Let the cache evict a pinned repository again
 ///

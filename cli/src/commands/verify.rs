@@ -11,10 +11,11 @@ use crate::borrowing::{BorrowedObjects, alternates, borrowed};
 use crate::chosen_repo::{ChosenRepo, NamedRepo};
 use crate::error::CliError;
 use crate::interrupt::interrupted;
+use crate::json_choice::JsonChoice;
 use crate::mount_table::MountTable;
 use crate::mounts::{MountChoice, block_on};
 use crate::progress::Bar;
-use crate::speech::{JsonChoice, Speech};
+use crate::speech::Speech;
 use crate::{git, output};
 
 /// Check what is stored on this machine of a repository, or of a clone

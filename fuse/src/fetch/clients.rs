@@ -155,11 +155,6 @@ pub(super) fn build(
     })
 }
 
-/// Returns whether this machine has certificates of authorities.
-pub(super) fn has_authorities() -> bool {
-    Client::builder().build().is_ok()
-}
-
 /// Returns the address of this machine from which packets to `daemon` would leave now, or `None` if
 /// there is no route. Sends nothing.
 pub(super) fn local_address(daemon: SocketAddr) -> Option<IpAddr> {

@@ -8,8 +8,6 @@ use std::io;
 
 use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 
-use super::clients::has_authorities;
-
 /// Why a connection to a daemon can't be made or used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
@@ -89,6 +87,11 @@ fn cause<'a>(error: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
         .and_then(io::Error::get_ref)
         .map(|error| error as &(dyn Error + 'static));
     inside.or_else(|| error.source())
+}
+
+/// Returns whether this machine has certificates of authorities.
+fn has_authorities() -> bool {
+    reqwest::Client::builder().build().is_ok()
 }
 
 #[cfg(test)]
