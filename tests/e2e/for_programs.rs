@@ -34,6 +34,15 @@ fn fields(value: &Value) -> Vec<&str> {
     names
 }
 
+/// A mount point at which nothing stays mounted, also if the test fails.
+struct UnmountedAtEnd<'a>(&'a str);
+
+impl Drop for UnmountedAtEnd<'_> {
+    fn drop(&mut self) {
+        run(&["umount", self.0]);
+    }
+}
+
 #[test]
 fn every_command_with_a_result_prints_it_as_json() {
     if !can_mount() {
@@ -52,6 +61,7 @@ fn every_command_with_a_result_prints_it_as_json() {
     let name = "local/project";
     let of_mount = |arguments: &[&str]| run(&[arguments, &["--json", "--mount", &point]].concat());
 
+    let _unmounted = UnmountedAtEnd(&point);
     let mounted = result(&run(&["mount", "--json", &url, &point, "-o", &options]));
     assert_eq!(
         mounted,
