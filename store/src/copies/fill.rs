@@ -13,6 +13,7 @@ use tempfile::TempPath;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::space::Space;
+use crate::blocking::run_blocking;
 use crate::key::Key;
 
 /// The length of a part. Long enough that a round trip to the bucket is a small share of its time.
@@ -149,7 +150,8 @@ impl Fill {
             let file = this.made_file().ok_or_else(none)?;
             file.file.read_exact_at(&mut bytes, offset).map(|()| bytes)
         };
-        into.copy_from_slice(&tokio::task::spawn_blocking(read).await??);
+        let bytes = run_blocking(read).await.ok_or_else(none)??;
+        into.copy_from_slice(&bytes);
         Ok(())
     }
 
