@@ -8,6 +8,8 @@ use std::time::Duration;
 use cachewfs_tests::{DaemonProcess, GitHttpServer, Link, Site, can_mount, free_address, git, run};
 use serde_json::{Value, json};
 
+use crate::helper::BackgroundMount;
+
 /// Returns the value on standard output.
 fn result(output: &Output) -> Value {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -34,15 +36,6 @@ fn fields(value: &Value) -> Vec<&str> {
     names
 }
 
-/// A mount point at which nothing stays mounted, also if the test fails.
-struct UnmountedAtEnd<'a>(&'a str);
-
-impl Drop for UnmountedAtEnd<'_> {
-    fn drop(&mut self) {
-        run(&["umount", self.0]);
-    }
-}
-
 #[test]
 fn every_command_with_a_result_prints_it_as_json() {
     if !can_mount() {
@@ -61,7 +54,7 @@ fn every_command_with_a_result_prints_it_as_json() {
     let name = "local/project";
     let of_mount = |arguments: &[&str]| run(&[arguments, &["--json", "--mount", &point]].concat());
 
-    let _unmounted = UnmountedAtEnd(&point);
+    let _unmounted_at_the_end = BackgroundMount(point.clone().into());
     let mounted = result(&run(&["mount", "--json", &url, &point, "-o", &options]));
     assert_eq!(
         mounted,

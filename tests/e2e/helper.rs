@@ -21,7 +21,7 @@ fn helper(site: &Site, arguments: &[&str]) -> Output {
 }
 
 /// A mount that a background process serves. Dropping it unmounts.
-struct BackgroundMount(PathBuf);
+pub(crate) struct BackgroundMount(pub(crate) PathBuf);
 
 impl BackgroundMount {
     fn is_mounted(&self) -> bool {
