@@ -317,6 +317,17 @@ impl ChosenRepo {
         }
     }
 
+    /// Returns how many bytes of the repository the mount has fetched since it started. The mount
+    /// looks at its whole cache.
+    pub(crate) async fn fetched_bytes(&self) -> Result<u64> {
+        let ControlAnswer::Status(status) = self.mount.ask(&ControlRequest::Status).await? else {
+            anyhow::bail!("the mount's answer is not of the requested kind");
+        };
+        let mut repos = status.repos.iter();
+        let report = repos.find(|report| report.repo == self.name);
+        Ok(report.map_or(0, |report| report.traffic.fetched_bytes))
+    }
+
     /// Sends `request` to the mount, and shows its progress until the answer arrives.
     pub(crate) fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
         block_on(self.mount.ask(request))

@@ -201,17 +201,13 @@ async fn clone(args: &Args, url: &str, chosen: &ChosenRepo, target: &Path) -> Re
 }
 
 /// Returns how many bytes of the repository the mount has fetched since it started. Asks only if
-/// the result is printed: the mount looks at its whole cache.
+/// the result is printed.
 async fn fetched_bytes(chosen: &ChosenRepo) -> Result<u64> {
-    if !Speech::chosen().is_json {
-        return Ok(0);
+    if Speech::chosen().is_json {
+        chosen.fetched_bytes().await
+    } else {
+        Ok(0)
     }
-    let ControlAnswer::Status(status) = chosen.mount.ask(&ControlRequest::Status).await? else {
-        anyhow::bail!("the mount's answer is not of the requested kind");
-    };
-    let mut repos = status.repos.iter();
-    let report = repos.find(|report| report.repo == chosen.name);
-    Ok(report.map_or(0, |report| report.traffic.fetched_bytes))
 }
 
 async fn resolve(args: &Args, url: &str, chosen: &ChosenRepo) -> Result<CloneSource> {

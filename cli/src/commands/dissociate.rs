@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use cachewfs_base::Volume;
 use cachewfs_fuse::control::protocol::{ControlRequest, Progress};
 use serde::Serialize;
 
@@ -129,9 +130,8 @@ fn check_room(repository: Option<&BorrowingRepository>, needed: u64) -> Result<(
         return Ok(());
     };
     let objects = repository.objects();
-    let disk = rustix::fs::statvfs(&objects)
+    let Volume { free, .. } = Volume::of(&objects)
         .with_context(|| format!("can't look at the disk of {}", objects.display()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if needed > free {
         return Err(CliError::NoRoom {
             needed: output::bytes(needed),
@@ -184,13 +184,12 @@ fn dissociate(repositories: Vec<BorrowingRepository>, total: u64) -> Result<Vec<
 
 /// Tells the mounts that the clone borrows nothing any more.
 fn unregister(report: &DissociateReport) {
-    for repository in report
-        .repositories
-        .iter()
-        .flat_map(|report| &report.borrowed_from)
-    {
-        let table = MountTable::read().ok();
-        let Some(mount_point) = table.and_then(|table| table.mount_around(repository)) else {
+    let Ok(table) = MountTable::read() else {
+        return;
+    };
+    let repositories = report.repositories.iter();
+    for repository in repositories.flat_map(|report| &report.borrowed_from) {
+        let Some(mount_point) = table.mount_around(repository) else {
             continue;
         };
         let choice = MountChoice::of(mount_point);

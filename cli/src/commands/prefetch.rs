@@ -129,7 +129,7 @@ fn read_history(chosen: &ChosenRepo, when: &str) -> Result<u64> {
     else {
         anyhow::bail!("the mount's answer is not of the requested kind");
     };
-    let before = fetched_bytes(chosen)?;
+    let before = block_on(chosen.fetched_bytes())?;
     let since = format!("--since=@{}", seconds_of(&objects_directory, when)?);
     let directory = format!("--git-dir={}", objects_directory.display());
     // As a person reads it: a merge shows what differs from each of its parents.
@@ -153,17 +153,7 @@ fn read_history(chosen: &ChosenRepo, when: &str) -> Result<u64> {
     });
     bar.finish();
     read?;
-    Ok(fetched_bytes(chosen)?.saturating_sub(before))
-}
-
-/// Returns how many bytes of the repository the mount has fetched since it started.
-fn fetched_bytes(chosen: &ChosenRepo) -> Result<u64> {
-    let ControlAnswer::Status(status) = chosen.ask(&ControlRequest::Status)? else {
-        anyhow::bail!("the mount's answer is not of the requested kind");
-    };
-    let mut repos = status.repos.iter();
-    let report = repos.find(|report| report.repo == chosen.name);
-    Ok(report.map_or(0, |report| report.traffic.fetched_bytes))
+    Ok(block_on(chosen.fetched_bytes())?.saturating_sub(before))
 }
 
 /// Returns the moment that `when` means, in seconds since the epoch.

@@ -121,12 +121,13 @@ async fn verify(args: &Args, repo: Option<ChosenRepo>, bar: &Bar) -> Result<Veri
         directory: directory.display().to_string(),
     };
     let (objects, lines) = alternates(Some(directory)).ok_or_else(nothing)?;
+    let table = MountTable::read()?;
     let mut report = VerifyReport::default();
     for line in &lines {
         let Some(BorrowedObjects::OfMounted(repository)) = borrowed(line, &objects) else {
             continue;
         };
-        let place = MountTable::read()?.place(&repository);
+        let place = table.place(&repository);
         let name = place.as_ref().and_then(|place| {
             let name = place.below.to_str()?;
             RepoName::parse(name).ok()

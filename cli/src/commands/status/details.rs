@@ -4,7 +4,7 @@ use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::{PartReport, RepoReport, StatusReport};
 
 use super::layout::{Column, table, wrap};
-use super::mount_text::{age, cached_and_total, commit, notes, percent};
+use super::mount_text::{age, cached_and_total, commit, notes, percent, traffic};
 use crate::mounts::MountState;
 use crate::output;
 
@@ -26,7 +26,6 @@ fn lines_of(status: &StatusReport, repo: &RepoReport, width: Option<usize>) -> V
     let path = status.mount_point.join(repo.repo.as_str());
     let (cached, total) = cached_and_total(repo);
     let (cached_text, total_text) = (output::bytes(cached), output::bytes(total));
-    let traffic = &repo.traffic;
     let mut texts = vec![
         format!("{} in {}", repo.repo, path.display()),
         format!("commit  {}", commit(repo)),
@@ -34,14 +33,7 @@ fn lines_of(status: &StatusReport, repo: &RepoReport, width: Option<usize>) -> V
             "local   {cached_text} of {total_text} ({}%)",
             percent(cached, total)
         ),
-        format!(
-            "traffic {} in {} requests; readers waited for {} in {} requests; {} retries",
-            output::bytes(traffic.fetched_bytes),
-            traffic.requests,
-            output::bytes(traffic.demand_bytes),
-            traffic.demand_requests,
-            traffic.retries,
-        ),
+        traffic(&repo.traffic),
     ];
     if let Some(at) = repo.checked_at {
         let (age, count) = (age(at), repo.catch_ups);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cachewfs_fuse::control::protocol::{RepoReport, StatusReport};
+use cachewfs_fuse::control::protocol::{RepoReport, StatusReport, TrafficReport};
 
 use super::failure_lines;
 use super::layout::{Column, table, wrap};
@@ -53,7 +53,6 @@ fn lines_of(status: &StatusReport, rates: &Rates, width: Option<usize>) -> Vec<S
 
 /// Returns the lines about the mount itself.
 fn mount_lines(status: &StatusReport, rates: &Rates) -> Vec<String> {
-    let traffic = &status.traffic;
     let mut lines = vec![
         format!(
             "{} from {} (process {}, version {})",
@@ -68,14 +67,7 @@ fn mount_lines(status: &StatusReport, rates: &Rates) -> Vec<String> {
             output::bytes(status.cache_max_bytes),
             status.cache_dir.display(),
         ),
-        format!(
-            "traffic {} in {} requests; readers waited for {} in {} requests; {} retries",
-            output::bytes(traffic.fetched_bytes),
-            traffic.requests,
-            output::bytes(traffic.demand_bytes),
-            traffic.demand_requests,
-            traffic.retries,
-        ),
+        traffic(&status.traffic),
     ];
     if let Some(rate) = rates.of_mount(&status.mount_point) {
         lines.push(format!(
@@ -155,6 +147,18 @@ fn columns(status: &StatusReport, rates: &Rates) -> Vec<Column> {
         }));
     }
     columns
+}
+
+/// Returns the line about what was fetched of a mount or a repository.
+pub(super) fn traffic(traffic: &TrafficReport) -> String {
+    format!(
+        "traffic {} in {} requests; readers waited for {} in {} requests; {} retries",
+        output::bytes(traffic.fetched_bytes),
+        traffic.requests,
+        output::bytes(traffic.demand_bytes),
+        traffic.demand_requests,
+        traffic.retries,
+    )
 }
 
 pub(super) fn commit(repo: &RepoReport) -> String {
